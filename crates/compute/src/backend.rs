@@ -1,0 +1,250 @@
+//! The verbs a transformer is written in.
+//!
+//! About sixteen coarse operations on `[tokens, width]` buffers: no broadcasting, no graph, no
+//! shapes beyond what a transformer has. A new verb needs a decision record. A GPU backend is the
+//! same verbs in another crate.
+
+use crate::{Format, WeightBytes};
+
+/// Positions in one KV page.
+pub const PAGE_POSITIONS: usize = 64;
+
+/// One page of a KV cache, an index below the cache's page count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageId(pub u32);
+
+/// How a row is normalised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// `x / sqrt(mean(x²) + eps) · w` (Zhang & Sennrich 2019).
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `(x − mean) / sqrt(var + eps) · w + b` (Ba et al. 2016).
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+}
+
+/// The nonlinearity of a gated feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³)))`.
+    GeluTanh,
+}
+
+/// Which elements of a head a rotation pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Element `2i` with `2i + 1` (GGUF `llama`).
+    Interleaved,
+    /// Element `i` with `i + dims/2` (GPT-NeoX; GGUF `qwen2`, `gemma3`).
+    Neox,
+}
+
+/// Cosines and sines for every position, computed once with scalar F64 code.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    /// Which elements are paired.
+    pub style: RopeStyle,
+    /// Rotated elements of each head, even, at most the head's size.
+    pub dims: usize,
+    /// `[positions, dims/2]`, each `(cos, sin)`.
+    pub table: Vec<(f32, f32)>,
+}
+
+impl RopeTable {
+    /// Tables for positions `0..positions`: angle = `position · frequency`, with
+    /// `frequencies[i]` the angular frequency of pair `i` in radians per position.
+    ///
+    /// # Panics
+    /// If `dims` is not twice the number of frequencies.
+    #[must_use]
+    pub fn new(style: RopeStyle, dims: usize, frequencies: &[f64], positions: usize) -> Self {
+        assert_eq!(dims, 2 * frequencies.len(), "one frequency for each pair of dims");
+        let table = (0..positions)
+            .flat_map(|position| {
+                frequencies.iter().map(move |frequency| {
+                    let angle = position as f64 * frequency;
+                    (libm::cos(angle) as f32, libm::sin(angle) as f32)
+                })
+            })
+            .collect();
+        Self { style, dims, table }
+    }
+
+    /// The plain frequencies `base^(−2i/dims)`, `i` in `0..dims/2` (Su et al. 2021).
+    #[must_use]
+    pub fn frequencies(base: f64, dims: usize) -> Vec<f64> {
+        (0..dims / 2).map(|i| libm::pow(base, -2.0 * i as f64 / dims as f64)).collect()
+    }
+}
+
+/// Storage of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvFormat {
+    /// Half precision, rounded to nearest even.
+    F16,
+}
+
+/// Dimensions of a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvShape {
+    /// Transformer layers.
+    pub layers: usize,
+    /// Pages of [`PAGE_POSITIONS`] positions.
+    pub pages: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Storage format.
+    pub format: KvFormat,
+}
+
+impl KvShape {
+    /// Bytes of one page: all layers, keys and values.
+    #[must_use]
+    pub const fn page_bytes(&self) -> usize {
+        let element = match self.format {
+            KvFormat::F16 => 2,
+        };
+        2 * self.layers * PAGE_POSITIONS * self.kv_heads * self.head_dim * element
+    }
+}
+
+/// Where one token's key and value go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvSlot {
+    /// The page.
+    pub page: PageId,
+    /// Position within it, below [`PAGE_POSITIONS`].
+    pub offset: usize,
+}
+
+/// The attention shape of a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Multiplied into each score.
+    pub scale: f32,
+    /// A query at position p sees positions above `p − window`; `None`: all up to p.
+    pub window: Option<usize>,
+}
+
+/// Consecutive query tokens of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSpan<'a> {
+    /// First row of the span in the query buffer.
+    pub row: usize,
+    /// Rows (tokens) of the span.
+    pub rows: usize,
+    /// Position of the first query; row `i` is at `position + i` and its own key is already stored.
+    pub position: usize,
+    /// The sequence's pages, in order: page `i` holds positions `64 i ..`.
+    pub pages: &'a [PageId],
+}
+
+/// One product `out = input · weightsᵀ (+ bias)` of a [`Backend::matmul`] dispatch.
+#[derive(Debug)]
+pub struct MatmulJob<'a, B: Backend + ?Sized> {
+    /// `[rows, cols]`.
+    pub weights: &'a B::Matrix,
+    /// `[rows]`.
+    pub bias: Option<&'a B::Vector>,
+    /// `[tokens, rows]`.
+    pub out: &'a mut B::Buffer,
+}
+
+/// The verbs. Rows of a buffer are tokens; every verb treats each row alone, so that a token's
+/// result never depends on its neighbours (canonical arithmetic, `docs/arithmetic.md`).
+///
+/// # Panics
+/// Every verb asserts that its arguments' shapes agree: a mismatch is a bug of the caller.
+pub trait Backend {
+    /// Immutable weights `[rows, cols]`, where they are mapped.
+    type Matrix: std::fmt::Debug;
+    /// Immutable F32 weights of a norm or a bias.
+    type Vector: std::fmt::Debug;
+    /// Activations `[tokens, width]`, F32.
+    type Buffer: std::fmt::Debug;
+    /// Paged keys and values of all layers.
+    type KvCache: std::fmt::Debug;
+
+    /// Takes weights stored row after row in `format`.
+    fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: WeightBytes) -> Self::Matrix;
+    /// Takes the values of a norm or a bias.
+    fn vector(&self, values: Vec<f32>) -> Self::Vector;
+    /// Scratch for up to `max_tokens` rows of `width`, with no rows yet.
+    fn buffer(&self, max_tokens: usize, width: usize) -> Self::Buffer;
+    /// Room for `shape.pages` pages.
+    fn kv_cache(&self, shape: KvShape) -> Self::KvCache;
+
+    /// Sets the number of rows of a buffer, at most its maximum. Contents are unspecified.
+    fn resize(&self, buffer: &mut Self::Buffer, tokens: usize);
+    /// The rows of a buffer, `[tokens, width]`.
+    fn read<'a>(&self, buffer: &'a Self::Buffer) -> &'a [f32];
+
+    /// `out[t] = table[ids[t]] · scale`; sets the rows of `out`.
+    fn embed(&mut self, table: &Self::Matrix, ids: &[u32], scale: f32, out: &mut Self::Buffer);
+    /// Normalises each row of `input`; sets the rows of `out`.
+    fn norm(
+        &mut self,
+        norm: Norm,
+        weight: &Self::Vector,
+        bias: Option<&Self::Vector>,
+        input: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// Normalises every head (consecutive `weight.len()` elements of a row) in place.
+    fn norm_heads(&mut self, norm: Norm, weight: &Self::Vector, x: &mut Self::Buffer);
+    /// All `jobs` on one input, in one dispatch; sets the rows of each `out`.
+    fn matmul(&mut self, input: &Self::Buffer, jobs: &mut [MatmulJob<'_, Self>]);
+    /// Rotates every head (consecutive `head_dim` elements) of row `t` by `positions[t]`, in place.
+    fn rope(
+        &mut self,
+        table: &RopeTable,
+        head_dim: usize,
+        positions: &[u32],
+        x: &mut Self::Buffer,
+    );
+    /// Stores row `t` of `k` and `v` (`[tokens, kv_heads · head_dim]`) into `slots[t]` of `layer`.
+    fn append_kv(
+        &mut self,
+        cache: &mut Self::KvCache,
+        layer: usize,
+        slots: &[KvSlot],
+        k: &Self::Buffer,
+        v: &Self::Buffer,
+    );
+    /// Causal attention of every span; sets the rows of `out` (`[tokens, heads · head_dim]`).
+    fn attention(
+        &mut self,
+        cache: &Self::KvCache,
+        layer: usize,
+        shape: AttentionShape,
+        spans: &[AttentionSpan<'_>],
+        q: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
+    /// `gate = activation(gate) · up`.
+    fn gated_activation(
+        &mut self,
+        activation: Activation,
+        gate: &mut Self::Buffer,
+        up: &Self::Buffer,
+    );
+    /// `x += y`.
+    fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
+    /// Copies the named rows of `input`, in order; sets the rows of `out`.
+    fn select(&mut self, input: &Self::Buffer, rows: &[usize], out: &mut Self::Buffer);
+}

@@ -1,0 +1,2 @@
+//! Quant block formats: layouts, dequantisation, quantisation, and the scalar dot products that
+//! specify the canonical arithmetic.
