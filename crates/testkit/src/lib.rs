@@ -1,0 +1,63 @@
+//! Where tests find real models and vocabularies, and how they say that one is absent.
+//!
+//! A dev-dependency only. `cargo xtask fetch` fills the cache; `cargo xtask check` lists every
+//! `skipped:` line at its end and, where the environment names `CI`, fails on one.
+//!
+//! ```no_run
+//! # fn answers() {
+//! let Some(path) = redline_testkit::cached(redline_testkit::SMOLLM2) else { return };
+//! # }
+//! ```
+
+use std::io::Write;
+use std::panic::Location;
+use std::path::PathBuf;
+
+/// SmolLM2 135M Instruct, Q4_1: `llama`, byte-level BPE, a chat template.
+pub const SMOLLM2: &str = "models/smollm2-135m-instruct-q4_1.gguf";
+/// Gemma 3 270M (base), Q4_K_M: `gemma3`, SentencePiece, no chat template.
+pub const GEMMA3: &str = "models/gemma-3-270m-q4_k_m.gguf";
+
+/// The path of `file` (relative to the cache), or, after reporting the calling test as skipped,
+/// `None`.
+#[must_use]
+#[track_caller]
+pub fn cached(file: &str) -> Option<PathBuf> {
+    let path = cache_dir()
+        .map(|dir| dir.join(file))
+        .filter(|path| path.exists());
+    if path.is_none() {
+        skip(&format!(
+            "{file} is not in the cache (`cargo xtask fetch` puts it there)"
+        ));
+    }
+    path
+}
+
+/// Reports the calling test as skipped, with the reason; the test then returns.
+#[track_caller]
+pub fn skip(reason: &str) {
+    let caller = Location::caller();
+    let thread = std::thread::current();
+    // The harness names each test's thread after the test, unless it runs them all on the main one.
+    let test = match thread.name() {
+        Some(name) if name != "main" => format!("{}::{name}", caller.file()),
+        _ => format!("{}:{}", caller.file(), caller.line()),
+    };
+    // Written to the handle itself: `eprintln!` would vanish into the harness's capture.
+    let line = format!("skipped: {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// `$REDLINE_CACHE`, else `~/.cache/redline`.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests have no configuration but this"
+    )]
+    let named = std::env::var_os("REDLINE_CACHE");
+    named
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/redline")))
+}
