@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 
-use super::Block;
+use super::{Block, one_block};
 use crate::Format;
 
 /// A stored F32.
@@ -64,6 +64,11 @@ impl Block for Float {
         assert_eq!(out.len(), 1);
         out[0] = self.to_f32();
     }
+
+    fn quantize(values: &[f32]) -> Self {
+        let &[value] = one_block(values);
+        Self(value.to_le_bytes())
+    }
 }
 
 impl Block for Half {
@@ -73,6 +78,11 @@ impl Block for Half {
         assert_eq!(out.len(), 1);
         out[0] = self.to_f32();
     }
+
+    fn quantize(values: &[f32]) -> Self {
+        let &[value] = one_block(values);
+        Self::from_f32(value)
+    }
 }
 
 impl Block for BFloat {
@@ -81,5 +91,10 @@ impl Block for BFloat {
     fn dequantize(&self, out: &mut [f32]) {
         assert_eq!(out.len(), 1);
         out[0] = self.to_f32();
+    }
+
+    fn quantize(values: &[f32]) -> Self {
+        let &[value] = one_block(values);
+        Self::from_f32(value)
     }
 }

@@ -16,6 +16,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod search;
 
 use crate::Format;
 
@@ -44,6 +45,12 @@ pub trait Block: bytemuck::Pod {
     /// # Panics
     /// If `out` is not one block long.
     fn dequantize(&self, out: &mut [f32]);
+
+    /// The block nearest to `values: [block_weights]` by the format's reference rule.
+    ///
+    /// # Panics
+    /// If `values` is not one block long.
+    fn quantize(values: &[f32]) -> Self;
 }
 
 /// Bytes as blocks.
@@ -86,6 +93,50 @@ pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Stores `values` in `format`, block after block, into `out`.
+///
+/// Equal bit for bit to the reference where that is defined: the 32-weight formats and floats to
+/// `gguf.quants.quantize`, the K formats to ggml's `quantize_row_*_K_ref` compiled without fused
+/// multiply-add. Beyond that:
+/// - a scale too small for its reciprocal to be finite counts as zero (the stored F16 is zero too);
+/// - a scale beyond the largest F16 is stored as infinity, as in the reference;
+/// - an infinity or a NaN among the values spoils its own block, never another: that block's
+///   content is some function of its values alone.
+///
+/// # Panics
+/// If `values` is not whole blocks of `format`, or `out` is not exactly those blocks.
+pub fn quantize(format: Format, values: &[f32], out: &mut [u8]) {
+    assert_eq!(
+        out.len(),
+        format.row_bytes(values.len()),
+        "bytes of {} {format}",
+        values.len()
+    );
+    match format {
+        Format::F32 => store::<Float>(values, out),
+        Format::F16 => store::<Half>(values, out),
+        Format::BF16 => store::<BFloat>(values, out),
+        Format::Q8_0 => store::<BlockQ8_0>(values, out),
+        Format::Q4_0 => store::<BlockQ4_0>(values, out),
+        Format::Q4_1 => store::<BlockQ4_1>(values, out),
+        Format::Q5_0 => store::<BlockQ5_0>(values, out),
+        Format::Q5_1 => store::<BlockQ5_1>(values, out),
+        Format::Q4_K => store::<BlockQ4K>(values, out),
+        Format::Q5_K => store::<BlockQ5K>(values, out),
+        Format::Q6_K => store::<BlockQ6K>(values, out),
+    }
+}
+
+fn store<B: Block>(values: &[f32], out: &mut [u8]) {
+    let blocks: &mut [B] = bytemuck::cast_slice_mut(out);
+    for (block, values) in blocks
+        .iter_mut()
+        .zip(values.chunks_exact(B::FORMAT.block_weights()))
+    {
+        *block = B::quantize(values);
+    }
+}
+
 fn each<B: Block>(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in blocks::<B>(bytes)
         .iter()
@@ -106,4 +157,44 @@ fn nibbles<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
             bytes[i - N] >> 4
         }
     })
+}
+
+/// Inverse of [`nibbles`], of values up to 15.
+fn pack_nibbles<const N: usize, const M: usize>(values: &[u8; N]) -> [u8; M] {
+    const { assert!(N == 2 * M) };
+    std::array::from_fn(|j| values[j] | values[j + M] << 4)
+}
+
+/// The first value of largest magnitude.
+fn peak(values: &[f32]) -> f32 {
+    let mut peak = 0.0_f32;
+    for &value in values {
+        if value.abs() > peak.abs() {
+            peak = value;
+        }
+    }
+    peak
+}
+
+/// Smallest and largest value.
+fn range(values: &[f32]) -> (f32, f32) {
+    values
+        .iter()
+        .fold((f32::MAX, f32::MIN), |(min, max), &value| {
+            (
+                if value < min { value } else { min },
+                if value > max { value } else { max },
+            )
+        })
+}
+
+/// `1 / scale`, or 0 where that is not finite.
+fn reciprocal(scale: f32) -> f32 {
+    let inverse = 1.0 / scale;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// One block of values.
+fn one_block<const N: usize>(values: &[f32]) -> &[f32; N] {
+    values.try_into().expect("one block of values")
 }

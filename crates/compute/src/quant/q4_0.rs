@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Half, SMALL_BLOCK, nibbles};
+use super::{Block, Half, SMALL_BLOCK, nibbles, one_block, pack_nibbles, peak, reciprocal};
 use crate::Format;
 
 /// Weight `i` is `d · (q[i] − 8)`.
@@ -32,6 +32,17 @@ impl Block for BlockQ4_0 {
         let d = self.d.to_f32();
         for (out, q) in out.iter_mut().zip(self.unpack()) {
             *out = d * f32::from(q);
+        }
+    }
+
+    fn quantize(values: &[f32]) -> Self {
+        let values: &[f32; SMALL_BLOCK] = one_block(values);
+        let d = peak(values) / -8.0;
+        let inverse = reciprocal(d);
+        let qs = values.map(|value| ((value * inverse + 8.5) as u8).min(15));
+        Self {
+            d: Half::from_f32(d),
+            qs: pack_nibbles(&qs),
         }
     }
 }

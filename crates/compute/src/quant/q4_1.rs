@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Half, SMALL_BLOCK, nibbles};
+use super::{Block, Half, SMALL_BLOCK, nibbles, one_block, pack_nibbles, range, reciprocal};
 use crate::Format;
 
 /// Weight `i` is `d · q[i] + m`.
@@ -34,6 +34,19 @@ impl Block for BlockQ4_1 {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         for (out, q) in out.iter_mut().zip(self.unpack()) {
             *out = d * f32::from(q) + m;
+        }
+    }
+
+    fn quantize(values: &[f32]) -> Self {
+        let values: &[f32; SMALL_BLOCK] = one_block(values);
+        let (min, max) = range(values);
+        let d = (max - min) / 15.0;
+        let inverse = reciprocal(d);
+        let qs = values.map(|value| (((value - min) * inverse + 0.5) as u8).min(15));
+        Self {
+            d: Half::from_f32(d),
+            m: Half::from_f32(min),
+            qs: pack_nibbles(&qs),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Half, K_BLOCK, nibbles};
+use super::search::{Candidates, fit_affine, lanes, nearest};
+use super::{Block, Half, K_BLOCK, nibbles, pack_nibbles};
 use crate::Format;
 
 /// Groups of 32 in a block of Q4_K or Q5_K.
@@ -49,6 +50,32 @@ impl Block for BlockQ4K {
         let coefficients = (self.d.to_f32(), self.dmin.to_f32(), self.scales_and_mins());
         dequantize_groups(coefficients, &self.unpack(), out);
     }
+
+    fn quantize(values: &[f32]) -> Self {
+        let candidates = Candidates {
+            largest: 15,
+            first: -1.0,
+            last_step: 20,
+        };
+        let GroupLevels {
+            d,
+            dmin,
+            scales,
+            levels,
+        } = GroupLevels::of(values, candidates);
+        let mut qs = [0; K_BLOCK / 2];
+        let (pairs, _) = levels.as_chunks::<64>();
+        let (bytes, _) = qs.as_chunks_mut::<32>();
+        for (bytes, pair) in bytes.iter_mut().zip(pairs) {
+            *bytes = pack_nibbles(pair);
+        }
+        Self {
+            d,
+            dmin,
+            scales,
+            qs,
+        }
+    }
 }
 
 /// Six-bit scales and minima of eight groups. Bytes 0..4 and 4..8 hold scales and minima of groups
@@ -82,6 +109,72 @@ pub(super) fn dequantize_groups(
         let min = dmin * f32::from(mins[g]);
         for (out, &q) in out.iter_mut().zip(qs) {
             *out = scale * f32::from(q) - min;
+        }
+    }
+}
+
+/// Inverse of [`scales_and_mins`].
+fn pack_scales_and_mins(scales: &[u8; GROUPS], mins: &[u8; GROUPS]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for g in 0..4 {
+        packed[g] = scales[g] | scales[g + 4] >> 4 << 6;
+        packed[g + 4] = mins[g] | mins[g + 4] >> 4 << 6;
+        packed[g + 8] = scales[g + 4] & 15 | mins[g + 4] << 4;
+    }
+    packed
+}
+
+/// A quantised Q4_K or Q5_K block before its levels are packed.
+pub(super) struct GroupLevels {
+    pub(super) d: Half,
+    pub(super) dmin: Half,
+    pub(super) scales: [u8; 12],
+    /// In element order.
+    pub(super) levels: [u8; K_BLOCK],
+}
+
+impl GroupLevels {
+    /// Fits each group, rounds the scales and minima to six bits, then rounds each value anew with
+    /// what is really stored. A group whose stored scale is zero keeps the fit's levels.
+    pub(super) fn of(values: &[f32], candidates: Candidates) -> Self {
+        let fit = fit_affine::<GROUPS, 32>(&lanes(values), candidates);
+        let max_scale = fit
+            .scale
+            .iter()
+            .fold(0.0, |max, &scale| if scale > max { scale } else { max });
+        let max_min = fit
+            .min
+            .iter()
+            .fold(0.0, |max, &min| if -min > max { -min } else { max });
+        let six_bits = |max: f32, value: f32| {
+            let inverse = if max > 0.0 { 63.0 / max } else { 0.0 };
+            (nearest(inverse * value) as u8).min(63)
+        };
+        let scales = fit.scale.map(|scale| six_bits(max_scale, scale));
+        let mins = fit.min.map(|min| six_bits(max_min, -min));
+        let (d, dmin) = (
+            Half::from_f32(max_scale / 63.0),
+            Half::from_f32(max_min / 63.0),
+        );
+
+        let mut levels = [0; K_BLOCK];
+        let groups = levels.chunks_exact_mut(32).zip(values.chunks_exact(32));
+        for (g, (levels, values)) in groups.enumerate() {
+            let scale = d.to_f32() * f32::from(scales[g]);
+            let min = dmin.to_f32() * f32::from(mins[g]);
+            for (i, (level, value)) in levels.iter_mut().zip(values).enumerate() {
+                *level = if scale == 0.0 {
+                    fit.levels[i][g] as u8
+                } else {
+                    nearest((value + min) / scale).clamp(0, candidates.largest) as u8
+                };
+            }
+        }
+        Self {
+            d,
+            dmin,
+            scales: pack_scales_and_mins(&scales, &mins),
+            levels,
         }
     }
 }

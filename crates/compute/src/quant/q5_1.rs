@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::q5_0::five_bits;
-use super::{Block, Half, SMALL_BLOCK};
+use super::q5_0::{five_bits, pack_five_bits};
+use super::{Block, Half, SMALL_BLOCK, one_block, range, reciprocal};
 use crate::Format;
 
 /// Weight `i` is `d · q[i] + m`.
@@ -37,6 +37,20 @@ impl Block for BlockQ5_1 {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         for (out, q) in out.iter_mut().zip(self.unpack()) {
             *out = d * f32::from(q) + m;
+        }
+    }
+
+    fn quantize(values: &[f32]) -> Self {
+        let values: &[f32; SMALL_BLOCK] = one_block(values);
+        let (min, max) = range(values);
+        let d = (max - min) / 31.0;
+        let inverse = reciprocal(d);
+        let (qh, qs) = pack_five_bits(&values.map(|value| ((value - min) * inverse + 0.5) as u8));
+        Self {
+            d: Half::from_f32(d),
+            m: Half::from_f32(min),
+            qh,
+            qs,
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::q4_k::{GROUPS, dequantize_groups, scales_and_mins};
-use super::{Block, Half, K_BLOCK, nibbles};
+use super::q4_k::{GROUPS, GroupLevels, dequantize_groups, scales_and_mins};
+use super::search::Candidates;
+use super::{Block, Half, K_BLOCK, nibbles, pack_nibbles};
 use crate::Format;
 
 /// Weight `i` of group `g = i / 32` is `d · scale[g] · q[i] − dmin · min[g]`.
@@ -53,5 +54,39 @@ impl Block for BlockQ5K {
     fn dequantize(&self, out: &mut [f32]) {
         let coefficients = (self.d.to_f32(), self.dmin.to_f32(), self.scales_and_mins());
         dequantize_groups(coefficients, &self.unpack(), out);
+    }
+
+    fn quantize(values: &[f32]) -> Self {
+        let candidates = Candidates {
+            largest: 31,
+            first: -0.5,
+            last_step: 15,
+        };
+        let GroupLevels {
+            d,
+            dmin,
+            scales,
+            levels,
+        } = GroupLevels::of(values, candidates);
+        let mut qh = [0; K_BLOCK / 8];
+        for (g, group) in levels.chunks_exact(32).enumerate() {
+            for (bits, level) in qh.iter_mut().zip(group) {
+                *bits |= (level >> 4) << g;
+            }
+        }
+        let mut qs = [0; K_BLOCK / 2];
+        let low = levels.map(|level| level & 15);
+        let (pairs, _) = low.as_chunks::<64>();
+        let (bytes, _) = qs.as_chunks_mut::<32>();
+        for (bytes, pair) in bytes.iter_mut().zip(pairs) {
+            *bytes = pack_nibbles(pair);
+        }
+        Self {
+            d,
+            dmin,
+            scales,
+            qh,
+            qs,
+        }
     }
 }

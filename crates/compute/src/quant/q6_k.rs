@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Half, K_BLOCK};
+use super::search::{ALL_ZERO, fit_symmetric, lanes, nearest};
+use super::{Block, Half, K_BLOCK, peak};
 use crate::Format;
 
 /// Weight `i` of group `g = i / 16` is `d · scales[g] · (q[i] − 32)`.
@@ -60,4 +61,47 @@ impl Block for BlockQ6K {
             }
         }
     }
+
+    fn quantize(values: &[f32]) -> Self {
+        let fit = fit_symmetric::<16, 16>(&lanes(values), 32);
+        let largest = peak(&fit.scale);
+        if largest.abs() < ALL_ZERO {
+            return Self::zeroed();
+        }
+        let inverse = -128.0 / largest;
+        let d = Half::from_f32(1.0 / inverse);
+        let scales = fit
+            .scale
+            .map(|scale| nearest(inverse * scale).min(127) as i8);
+        let mut levels = [0; K_BLOCK];
+        let groups = levels.chunks_exact_mut(16).zip(values.chunks_exact(16));
+        for (g, (levels, values)) in groups.enumerate() {
+            let scale = d.to_f32() * f32::from(scales[g]);
+            for (i, (level, value)) in levels.iter_mut().zip(values).enumerate() {
+                *level = if scale == 0.0 {
+                    fit.levels[i][g] as u8
+                } else {
+                    (nearest(value / scale).clamp(-32, 31) + 32) as u8
+                };
+            }
+        }
+        let (ql, qh) = split(&levels);
+        Self { ql, qh, scales, d }
+    }
+}
+
+/// Low nibbles and top bits of levels in element order, laid out as in [`BlockQ6K`].
+fn split(levels: &[u8; K_BLOCK]) -> ([u8; K_BLOCK / 2], [u8; K_BLOCK / 4]) {
+    let mut ql = [0; K_BLOCK / 2];
+    let mut qh = [0; K_BLOCK / 4];
+    for (h, q) in levels.chunks_exact(128).enumerate() {
+        for j in 0..32 {
+            let rows = [q[j], q[j + 32], q[j + 64], q[j + 96]];
+            ql[64 * h + j] = rows[0] & 15 | rows[2] << 4;
+            ql[64 * h + j + 32] = rows[1] & 15 | rows[3] << 4;
+            qh[32 * h + j] =
+                rows[0] >> 4 | rows[1] >> 4 << 2 | rows[2] >> 4 << 4 | rows[3] >> 4 << 6;
+        }
+    }
+    (ql, qh)
 }

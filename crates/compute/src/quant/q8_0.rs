@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, Half, SMALL_BLOCK};
+use super::{Block, Half, SMALL_BLOCK, one_block, peak, reciprocal};
 use crate::Format;
 
 /// Weight `i` is `d · qs[i]`.
@@ -26,4 +26,22 @@ impl Block for BlockQ8_0 {
             *out = d * f32::from(q);
         }
     }
+
+    fn quantize(values: &[f32]) -> Self {
+        let values: &[f32; SMALL_BLOCK] = one_block(values);
+        let d = peak(values).abs() / 127.0;
+        let inverse = reciprocal(d);
+        Self {
+            d: Half::from_f32(d),
+            qs: values.map(|value| round_half_away(value * inverse)),
+        }
+    }
+}
+
+/// The nearest integer, halves away from zero, of magnitudes that fit an `i8`.
+fn round_half_away(value: f32) -> i8 {
+    let magnitude = value.abs();
+    let whole = magnitude as i32;
+    let rounded = whole + i32::from(magnitude - whole as f32 >= 0.5);
+    (if value < 0.0 { -rounded } else { rounded }) as i8
 }

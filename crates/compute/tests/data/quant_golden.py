@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Writes quant_golden.bin: quantisation and dequantisation as the reference implementations do it.
+
+Provenance: floats and 32-weight formats from the Python package `gguf` 0.19.0 (gguf.quants); the K
+formats' quantisation from ggml's `quantize_row_{q4,q5,q6}_K_ref` in the libggml-base (0.25.3, built
+without FMA) of the Python package `llama-cpp-python` 0.3.36; numpy seed 20.
+
+    python quant_golden.py [OUT]
+
+Layout, little-endian, no padding: VALUES f32 values; then for each format of FORMATS: the values
+quantised; RAW weights' worth of arbitrary blocks; those blocks dequantised to f32.
+"""
+
+import ctypes
+import pathlib
+import sys
+
+import gguf
+import llama_cpp
+import numpy as np
+from gguf.quants import dequantize, quantize
+
+BLOCK = 256
+FORMATS = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+# Byte offsets of a block's F16 fields.
+SCALES = {
+    "F16": [0], "BF16": [], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2],
+    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}
+
+
+def values(rng):
+    """Blocks of 256 values: one ordinary, the others each extreme in one way."""
+    normal = lambda: rng.standard_normal(BLOCK)
+    outliers = normal() * 0.02
+    outliers[rng.integers(0, BLOCK, 6)] *= 60
+    sparse = np.where(rng.random(BLOCK) < 0.9, 0.0, normal())
+    sparse[:64] = 0
+    return np.concatenate([
+        normal() * 0.02,
+        outliers,
+        sparse,
+        np.abs(normal()) + 0.5,  # positive: a minimum above zero
+        -np.abs(normal()) - 0.5,  # negative throughout
+        normal() * 3e-6,  # scales become F16 subnormals or zero
+        rng.uniform(-60000, 60000, BLOCK),  # near the largest F16
+        rng.integers(-9, 10, BLOCK) * 0.125,  # ties everywhere
+        np.repeat(rng.standard_normal(8), 32),  # constant groups
+        np.zeros(BLOCK),
+    ]).astype(np.float32)
+
+
+def raw_blocks(rng, name, count, size):
+    """Random bytes; the F16 fields are random finite, subnormal, zero, negative and largest."""
+    raw = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    special = np.array([0x7BFF, 0xFBFF, 0x0001, 0x83FF, 0x0000, 0x8000], dtype="<u2")
+    for offset in SCALES[name]:
+        half = rng.integers(0, 0x7C00, count).astype("<u2") | (rng.integers(0, 2, count) << 15).astype("<u2")
+        half[: min(count, 6)] = special[: min(count, 6)]
+        raw[:, offset : offset + 2] = half.view(np.uint8).reshape(count, 2)
+    if name == "BF16":
+        raw[:, 1] &= 0xBF  # exponents below the largest: finite
+    return raw
+
+
+def quantized(name, data):
+    kind = gguf.GGMLQuantizationType[name]
+    if not name.endswith("_K"):
+        return np.ascontiguousarray(quantize(data.reshape(-1, BLOCK), kind)).tobytes()
+    weights, size = gguf.GGML_QUANT_SIZES[kind]
+    folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
+    ggml = ctypes.CDLL(str(folder / "libggml-base.so"))
+    out = ctypes.create_string_buffer(data.size // weights * size)
+    reference = getattr(ggml, f"quantize_row_{name.replace('Q', 'q')}_ref")
+    reference(data.ctypes.data_as(ctypes.c_void_p), out, ctypes.c_int64(data.size))
+    return out.raw
+
+
+def main(path):
+    rng = np.random.default_rng(20)
+    data = values(rng)
+    parts = [data.tobytes()]
+    for name in FORMATS:
+        kind = gguf.GGMLQuantizationType[name]
+        weights, size = gguf.GGML_QUANT_SIZES[kind]
+        raw = raw_blocks(rng, name, 6 * BLOCK // weights if weights < BLOCK else 6, size)
+        back = dequantize(raw, kind).astype(np.float32)
+        assert np.isfinite(back).all(), name
+        parts += [quantized(name, data), raw.tobytes(), back.tobytes()]
+    pathlib.Path(path).write_bytes(b"".join(parts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).with_suffix(".bin"))
