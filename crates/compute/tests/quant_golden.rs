@@ -8,7 +8,7 @@ use redline_compute::quant::{dequantize, quantize};
 
 const GOLDEN: &[u8] = include_bytes!("data/quant_golden.bin");
 /// Values quantised in every format.
-const VALUES: usize = 10 * 256;
+const VALUES: usize = 13 * 256;
 /// Weights of arbitrary blocks dequantised in every format.
 const RAW: usize = 6 * 256;
 

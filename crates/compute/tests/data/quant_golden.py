@@ -47,6 +47,10 @@ def values(rng):
         rng.integers(-9, 10, BLOCK) * 0.125,  # ties everywhere
         np.repeat(rng.standard_normal(8), 32),  # constant groups
         np.zeros(BLOCK),
+        np.random.default_rng(4).exponential(1, BLOCK),  # Q4_K: the search's last step wins a group
+        np.random.default_rng(24).exponential(1, BLOCK),  # Q5_K: likewise
+        # Q8_0: ties of both signs, scale exactly 1.
+        np.where(np.arange(BLOCK) % 32 == 0, 127, rng.integers(-127, 127, BLOCK) + 0.5),
     ]).astype(np.float32)
 
 
