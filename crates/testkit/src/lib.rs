@@ -8,6 +8,7 @@
 //! let Some(path) = redline_testkit::cached(redline_testkit::SMOLLM2) else { return };
 //! # }
 //! ```
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 use std::panic::Location;

