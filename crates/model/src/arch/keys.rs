@@ -1,0 +1,283 @@
+//! The metadata keys that architectures share, read and cross-checked against the tensors.
+//!
+//! Source of the names: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+
+use redline_compute::{Activation, Norm, RopeStyle};
+use redline_gguf::{Gguf, Tensor};
+
+use crate::weights::vector_values;
+use crate::{Error, LayerAttention, Properties, Rope};
+
+/// No dimension of a model is larger: products of two stay far from overflow.
+const MAX_DIMENSION: usize = 1 << 24;
+/// Positions no model was trained for: the context is a count of table rows, not of tensor dims.
+const MAX_CONTEXT: usize = 1 << 30;
+
+/// A file's metadata under its architecture's prefix.
+pub(super) struct Keys<'g, 'a> {
+    gguf: &'g Gguf<'a>,
+    prefix: &'static str,
+}
+
+impl<'g, 'a> Keys<'g, 'a> {
+    pub(super) fn new(gguf: &'g Gguf<'a>, prefix: &'static str) -> Self {
+        Self { gguf, prefix }
+    }
+
+    /// The plain pre-norm decoder: RMS norms, gated SiLU, full attention, plain or linearly scaled
+    /// rotation. An architecture then says what is different about it.
+    pub(super) fn decoder(&self, style: RopeStyle) -> Result<Properties, Error> {
+        let hidden = self.size("embedding_length")?;
+        let heads = self.size("attention.head_count")?;
+        let kv_heads = self.size_or("attention.head_count_kv", heads)?;
+        let head_dim = self.head_dim(hidden, heads)?;
+        if !heads.is_multiple_of(kv_heads) {
+            return self.senseless(
+                "attention.head_count_kv",
+                &format!("a divisor of the {heads} heads"),
+                &kv_heads,
+            );
+        }
+        Ok(Properties {
+            hidden,
+            heads,
+            kv_heads,
+            head_dim,
+            feed_forward: self.size("feed_forward_length")?,
+            vocab: self.vocab(hidden)?,
+            context_length: self.bounded("context_length", MAX_CONTEXT)?,
+            norm: Norm::Rms {
+                eps: self.eps("attention.layer_norm_rms_epsilon")?,
+            },
+            embedding_scale: 1.0,
+            attention_scale: 1.0 / (head_dim as f32).sqrt(),
+            activation: Activation::Silu,
+            qk_norm: false,
+            post_norms: false,
+            qkv_bias: false,
+            ropes: vec![self.rope(style, head_dim)?],
+            layers: vec![
+                LayerAttention {
+                    window: None,
+                    rope: 0
+                };
+                self.layer_count()?
+            ],
+        })
+    }
+
+    /// A number that must be there, from 1 to [`MAX_DIMENSION`].
+    pub(super) fn size(&self, key: &str) -> Result<usize, Error> {
+        self.bounded(key, MAX_DIMENSION)
+    }
+
+    /// A number from 1 to [`MAX_DIMENSION`], or `default`.
+    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, Error> {
+        Ok(self.optional_size(key)?.unwrap_or(default))
+    }
+
+    /// A number from 1 to [`MAX_DIMENSION`]; absent or 0 (how some files say "none"): `None`.
+    pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>, Error> {
+        match self.gguf.metadata().u64(&self.full(key))? {
+            None | Some(0) => Ok(None),
+            Some(_) => self.size(key).map(Some),
+        }
+    }
+
+    /// A finite number above 0, or `default`.
+    pub(super) fn float_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        match self.gguf.metadata().f32(&self.full(key))? {
+            None => Ok(default),
+            Some(value) if value.is_finite() && value > 0.0 => Ok(f64::from(value)),
+            Some(value) => self.senseless(key, "a finite number above 0", &value),
+        }
+    }
+
+    /// The factors of `rope_freqs.weight`, `[dims/2]`, if the file has it.
+    pub(super) fn rope_factors(&self, dims: usize) -> Result<Option<Vec<f32>>, Error> {
+        let Some(tensor) = self.gguf.tensor(ROPE_FACTORS) else {
+            return Ok(None);
+        };
+        let factors = vector_values(tensor, dims / 2)?;
+        match factors
+            .iter()
+            .find(|factor| !(factor.is_finite() && **factor > 0.0))
+        {
+            None => Ok(Some(factors)),
+            Some(found) => Err(Error::Metadata {
+                key: ROPE_FACTORS.to_owned(),
+                expected: "finite factors above 0".to_owned(),
+                found: found.to_string(),
+            }),
+        }
+    }
+
+    /// Mixtures of experts are another structure than this decoder.
+    pub(super) fn refuse_experts(&self) -> Result<(), Error> {
+        match self.optional_size("expert_count")? {
+            None => Ok(()),
+            Some(found) => self.unsupported("expert_count", "0 (dense models)", &found),
+        }
+    }
+
+    /// Softcapped scores or logits are another structure too.
+    pub(super) fn refuse_softcap(&self, key: &str) -> Result<(), Error> {
+        match self.gguf.metadata().f32(&self.full(key))? {
+            None | Some(0.0) => Ok(()),
+            Some(found) => self.unsupported(key, "0 (no soft cap)", &found),
+        }
+    }
+
+    fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, Error> {
+        let (key, value) = ("attention.key_length", "attention.value_length");
+        let head_dim = match self.optional_size(key)? {
+            Some(head_dim) => head_dim,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                let expected = format!("a divisor of embedding_length {hidden}, or {key} given");
+                return self.senseless("attention.head_count", &expected, &heads);
+            }
+        };
+        match self.optional_size(value)? {
+            Some(found) if found != head_dim => {
+                self.unsupported(value, &format!("{key} ({head_dim})"), &found)
+            }
+            _ => Ok(head_dim),
+        }
+    }
+
+    /// The vocabulary is what the embedding table has rows for; other counts must agree with it.
+    fn vocab(&self, hidden: usize) -> Result<usize, Error> {
+        let metadata = self.gguf.metadata();
+        let tokens = metadata
+            .str_array("tokenizer.ggml.tokens")?
+            .map(|tokens| tokens.len());
+        let declared = match tokens {
+            Some(tokens) => Some(tokens),
+            None => self.optional_size("vocab_size")?,
+        };
+        let Some(table) = self.gguf.tensor(EMBEDDING) else {
+            return Err(Error::MissingTensor {
+                name: EMBEDDING.to_owned(),
+                expected: vec![hidden, declared.unwrap_or(0)],
+            });
+        };
+        let rows = table_rows(table).unwrap_or(0);
+        let expected = vec![hidden, declared.unwrap_or(rows).max(1)];
+        if table.dims != expected {
+            return Err(Error::TensorShape {
+                name: EMBEDDING.to_owned(),
+                expected,
+                found: table.dims.clone(),
+            });
+        }
+        if rows > MAX_DIMENSION {
+            return self.senseless(
+                "vocab_size",
+                &format!("at most {MAX_DIMENSION} tokens"),
+                &rows,
+            );
+        }
+        Ok(rows)
+    }
+
+    fn rope(&self, style: RopeStyle, head_dim: usize) -> Result<Rope, Error> {
+        let dims = self.size_or("rope.dimension_count", head_dim)?;
+        if !dims.is_multiple_of(2) || dims > head_dim {
+            let expected = format!("an even number, at most the head's {head_dim} elements");
+            return self.senseless("rope.dimension_count", &expected, &dims);
+        }
+        let factor = self.float_or(
+            "rope.scaling.factor",
+            self.float_or("rope.scale_linear", 1.0)?,
+        )?;
+        let kind = self.gguf.metadata().str(&self.full("rope.scaling.type"))?;
+        let linear_factor = match kind {
+            // The oldest files scale linearly without saying so.
+            None | Some("linear") => factor,
+            Some("none") => 1.0,
+            Some(other) => {
+                return self.unsupported("rope.scaling.type", "none or linear", &other);
+            }
+        };
+        let base = self.float_or("rope.freq_base", 10_000.0)?;
+        Ok(Rope {
+            style,
+            dims,
+            base,
+            linear_factor,
+            factors: None,
+        })
+    }
+
+    /// Layers, each of which needs tensors of its own: a file cannot have more layers than tensors.
+    fn layer_count(&self) -> Result<usize, Error> {
+        let layers = self.size("block_count")?;
+        let tensors = self.gguf.tensors().len();
+        if layers > tensors {
+            let expected = format!("at most the file's {tensors} tensors");
+            return self.senseless("block_count", &expected, &layers);
+        }
+        Ok(layers)
+    }
+
+    fn eps(&self, key: &str) -> Result<f32, Error> {
+        let eps = self.gguf.metadata().require_f32(&self.full(key))?;
+        if eps.is_finite() && eps >= 0.0 {
+            return Ok(eps);
+        }
+        self.senseless(key, "a finite number from 0", &eps)
+    }
+
+    fn bounded(&self, key: &str, max: usize) -> Result<usize, Error> {
+        let found = self.gguf.metadata().require_u64(&self.full(key))?;
+        match usize::try_from(found) {
+            Ok(value) if (1..=max).contains(&value) => Ok(value),
+            _ => self.senseless(key, &format!("1..={max}"), &found),
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn senseless<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        found: &dyn std::fmt::Display,
+    ) -> Result<T, Error> {
+        let (expected, found) = (expected.to_owned(), found.to_string());
+        Err(Error::Metadata {
+            key: self.full(key),
+            expected,
+            found,
+        })
+    }
+
+    fn unsupported<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        found: &dyn std::fmt::Display,
+    ) -> Result<T, Error> {
+        let (expected, found) = (expected.to_owned(), found.to_string());
+        Err(Error::Unsupported {
+            key: self.full(key),
+            expected,
+            found,
+        })
+    }
+}
+
+/// The token embedding table, `[vocab, hidden]`.
+const EMBEDDING: &str = "token_embd.weight";
+/// Llama 3's frequency factors.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+fn table_rows(table: &Tensor<'_>) -> Option<usize> {
+    match table.dims.as_slice() {
+        [_, rows] => Some(*rows),
+        _ => None,
+    }
+}

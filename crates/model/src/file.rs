@@ -1,0 +1,178 @@
+//! A model's file, or its splits, in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redline_compute::Mapping;
+use redline_gguf::Gguf;
+
+use crate::Error;
+
+/// A mapped GGUF file with all its splits.
+#[derive(Debug)]
+pub struct ModelFile {
+    mappings: Vec<Arc<Mapping>>,
+}
+
+impl ModelFile {
+    /// Maps `path`; if its name ends in `-00001-of-0000N.gguf` (any of the N), all siblings too.
+    ///
+    /// The files must stay as they are while this value, or a model loaded from it, lives.
+    ///
+    /// # Errors
+    /// If a file cannot be opened or a sibling is missing.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let mappings = match SplitName::parse(path)? {
+            None => vec![map(path)?],
+            Some(split) => (1..=split.count)
+                .map(|index| {
+                    let sibling = split.sibling(index);
+                    map(&sibling).map_err(|error| match error {
+                        Error::Open { source, .. }
+                            if source.kind() == std::io::ErrorKind::NotFound =>
+                        {
+                            Error::MissingSplit {
+                                missing: sibling,
+                                index,
+                                count: split.count,
+                            }
+                        }
+                        other => other,
+                    })
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Self { mappings })
+    }
+
+    /// Takes the bytes of a file, or of its splits in order, that are already in memory.
+    #[must_use]
+    pub fn from_bytes(shards: Vec<Vec<u8>>) -> Self {
+        let mappings = shards
+            .into_iter()
+            .map(Mapping::from_bytes)
+            .map(Arc::new)
+            .collect();
+        Self { mappings }
+    }
+
+    /// Parses header, metadata and tensor directory.
+    ///
+    /// # Errors
+    /// If the bytes are not valid GGUF.
+    pub fn gguf(&self) -> Result<Gguf<'_>, Error> {
+        let shards: Vec<&[u8]> = self.mappings.iter().map(|mapping| &***mapping).collect();
+        Ok(Gguf::parse(&shards)?)
+    }
+
+    /// Bytes of all splits.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.mappings
+            .iter()
+            .map(|mapping| mapping.len() as u64)
+            .sum()
+    }
+
+    pub(crate) fn mapping(&self, shard: usize) -> &Arc<Mapping> {
+        &self.mappings[shard]
+    }
+}
+
+fn map(path: &Path) -> Result<Arc<Mapping>, Error> {
+    Mapping::open(path)
+        .map(Arc::new)
+        .map_err(|source| Error::Open {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// `{stem}-{index:05}-of-{count:05}.gguf`, as llama.cpp's `gguf-split` names splits.
+struct SplitName<'a> {
+    folder: &'a Path,
+    stem: &'a str,
+    count: usize,
+}
+
+impl<'a> SplitName<'a> {
+    /// `None`: not the name of a split.
+    fn parse(path: &'a Path) -> Result<Option<Self>, Error> {
+        let parts = || {
+            let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
+            let (rest, count) = name.rsplit_once("-of-")?;
+            let (stem, index) = rest.rsplit_once('-')?;
+            Some((stem, five_digits(index)?, five_digits(count)?))
+        };
+        let Some((stem, index, count)) = parts() else {
+            return Ok(None);
+        };
+        if index == 0 || index > count {
+            return Err(Error::SplitName {
+                path: path.to_owned(),
+                index,
+                count,
+            });
+        }
+        Ok(Some(Self {
+            folder: path.parent().unwrap_or(Path::new("")),
+            stem,
+            count,
+        }))
+    }
+
+    fn sibling(&self, index: usize) -> PathBuf {
+        self.folder.join(format!(
+            "{}-{index:05}-of-{:05}.gguf",
+            self.stem, self.count
+        ))
+    }
+}
+
+fn five_digits(digits: &str) -> Option<usize> {
+    let plain = digits.len() == 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_split_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("m-00001-of-00003.gguf");
+        std::fs::write(&first, b"x").unwrap();
+        std::fs::write(folder.path().join("m-00003-of-00003.gguf"), b"x").unwrap();
+        let error = ModelFile::open(&first).unwrap_err().to_string();
+        assert!(
+            error.ends_with("m-00002-of-00003.gguf: split 2 of 3 is missing"),
+            "{error}"
+        );
+        std::fs::write(folder.path().join("m-00002-of-00003.gguf"), b"xyz").unwrap();
+        let last = folder.path().join("m-00003-of-00003.gguf");
+        assert_eq!(ModelFile::open(&last).unwrap().bytes(), 5);
+    }
+
+    #[test]
+    fn split_names() {
+        let check = |name: &str, expected: Option<(&str, usize)>| {
+            let parsed = SplitName::parse(Path::new(name)).unwrap();
+            assert_eq!(
+                parsed.map(|split| (split.stem, split.count)),
+                expected,
+                "{name}"
+            );
+        };
+        check("a-b-00002-of-00009.gguf", Some(("a-b", 9)));
+        check("/x/m-00001-of-00001.gguf", Some(("m", 1)));
+        check("m.gguf", None);
+        check("m-1-of-2.gguf", None);
+        check("m-00001-of-+0002.gguf", None);
+        check("m-00001-of-00002.bin", None);
+        for name in ["m-00000-of-00002.gguf", "m-00003-of-00002.gguf"] {
+            let error = SplitName::parse(Path::new(name)).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

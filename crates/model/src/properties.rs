@@ -1,0 +1,97 @@
+//! What a model is, once its architecture's name no longer matters.
+
+use redline_compute::{Activation, AttentionShape, Norm, RopeStyle, RopeTable};
+
+/// The transformer's shape and kinds: everything `forward` needs to know besides the weights.
+///
+/// Made by `arch/`; every size is nonzero and agrees with a tensor that is in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties {
+    /// Elements of a token's residual stream.
+    pub hidden: usize,
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Elements between the two halves of the feed-forward network.
+    pub feed_forward: usize,
+    /// Token ids.
+    pub vocab: usize,
+    /// Positions the model was trained for.
+    pub context_length: usize,
+    /// Every norm of the model.
+    pub norm: Norm,
+    /// Multiplied into each token embedding.
+    pub embedding_scale: f32,
+    /// Multiplied into each attention score.
+    pub attention_scale: f32,
+    /// Between gate and up projection.
+    pub activation: Activation,
+    /// Each query and key head is normalised before it is rotated.
+    pub qk_norm: bool,
+    /// Attention's and feed-forward's results are normalised before they are added.
+    pub post_norms: bool,
+    /// Query, key and value projections must have a bias. (One that is in the file is used anyway.)
+    pub qkv_bias: bool,
+    /// The kinds of rotation, at least one.
+    pub ropes: Vec<Rope>,
+    /// What differs from layer to layer; as long as the model is deep.
+    pub layers: Vec<LayerAttention>,
+}
+
+impl Properties {
+    /// The attention of one layer.
+    #[must_use]
+    pub fn attention(&self, layer: usize) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: self.attention_scale,
+            window: self.layers[layer].window,
+        }
+    }
+}
+
+/// What differs between the layers' attentions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerAttention {
+    /// A query at position p sees positions above `p - window`; `None`: all up to p.
+    pub window: Option<usize>,
+    /// Its rotation, an index into [`Properties::ropes`].
+    pub rope: usize,
+}
+
+/// One kind of rotary position embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Which elements are paired.
+    pub style: RopeStyle,
+    /// Rotated elements of each head, even, at most the head's size.
+    pub dims: usize,
+    /// Base of the frequencies.
+    pub base: f64,
+    /// Positions are divided by this (linear scaling, Chen et al. 2023).
+    pub linear_factor: f64,
+    /// `[dims/2]`: each pair's frequency is divided by its factor (Llama 3 scaling, stored in the
+    /// tensor `rope_freqs.weight`).
+    pub factors: Option<Vec<f32>>,
+}
+
+impl Rope {
+    /// Cosines and sines for `0..positions`.
+    #[must_use]
+    pub fn table(&self, positions: usize) -> RopeTable {
+        let mut frequencies = RopeTable::frequencies(self.base, self.dims);
+        for (pair, frequency) in frequencies.iter_mut().enumerate() {
+            let factor = self
+                .factors
+                .as_ref()
+                .map_or(1.0, |factors| f64::from(factors[pair]));
+            *frequency /= factor * self.linear_factor;
+        }
+        RopeTable::new(self.style, self.dims, &frequencies, positions)
+    }
+}
