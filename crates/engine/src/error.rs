@@ -1,0 +1,56 @@
+//! What can go wrong between a request and its last token.
+
+use crate::sampling::SamplingError;
+
+/// Why a generation did not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request breaks its rules: every field that does is listed.
+    #[error("invalid request: {}", join(.0))]
+    InvalidRequest(Vec<FieldError>),
+    /// Prompt and answer do not fit.
+    #[error(
+        "context length exceeded: prompt of {prompt_tokens} tokens and max_tokens {max_tokens} \
+         make {}, the context has {context_length}", .prompt_tokens.saturating_add(*.max_tokens)
+    )]
+    ContextLengthExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens asked for.
+        max_tokens: usize,
+        /// Positions there are.
+        context_length: usize,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] redline_model::Error),
+    /// No token could be drawn.
+    #[error("token {index}: {source}")]
+    Sampling {
+        /// Number of the generated token, from 0.
+        index: usize,
+        /// Why.
+        source: SamplingError,
+    },
+}
+
+/// One field of a request that breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {constraint}, found {value}")]
+pub struct FieldError {
+    /// The field, as the API names it.
+    pub field: &'static str,
+    /// Its rule.
+    pub constraint: String,
+    /// Its value.
+    pub value: String,
+}
+
+fn join(errors: &[FieldError]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

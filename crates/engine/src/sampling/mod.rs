@@ -1,0 +1,15 @@
+//! From logits to a token.
+//!
+//! The order is fixed: bias and penalties, temperature, top-k, top-p, min-p, draw. The result is a
+//! function of (logits, parameters, tokens so far, seed, sequence, position) alone, with the same
+//! bits on every host: exponentials are the portable ones of `libm`, in F64, summed in ascending
+//! order of ids or of rank, whichever is stated.
+
+mod candidates;
+mod params;
+mod random;
+mod sampler;
+
+pub use params::SamplingParams;
+pub use random::draw_unit;
+pub use sampler::{Sampled, Sampler, SamplingError};
