@@ -1,2 +1,31 @@
-//! Placeholder.
-fn main() {}
+//! `redline`: run, inspect and measure language models on this machine.
+//!
+//! A verb is a module of [`commands`]; [`cli`] declares its flags, [`config`] resolves the settings,
+//! [`output`] owns both streams. Exit codes are those of [`failure`].
+
+mod cli;
+mod commands;
+mod config;
+mod failure;
+mod interrupt;
+mod models;
+mod output;
+mod progress;
+mod pull;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::try_parse() {
+        Ok(cli) => failure::exit_code(commands::dispatch(cli)),
+        // Help and version are asked for, and end well; clap knows which stream they belong to.
+        Err(error) => {
+            let usage = error.use_stderr();
+            let _ = error.print();
+            ExitCode::from(if usage { failure::USAGE } else { 0 })
+        }
+    }
+}

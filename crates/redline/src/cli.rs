@@ -1,0 +1,73 @@
+//! The command line: verbs and the flags they share. A verb's own flags stand beside its code.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Run, inspect and measure language models on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "redline",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Machine output: JSON on stdout, nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print the resolved configuration (with --json: as JSON) and stop
+    #[arg(long, global = true)]
+    pub(crate) print_config: bool,
+    /// Where pulled and synthetic models are kept [env: REDLINE_CACHE]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Configuration file instead of ./redline.toml [env: REDLINE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of the verbs that compute.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Compute {
+    /// Instruction set of the kernels; the result has the same bits on each [default: the best here]
+    #[arg(long, value_enum, help_heading = "Computing")]
+    pub(crate) isa: Option<IsaName>,
+    /// Threads [default: all cores]
+    #[arg(short = 't', long, value_name = "N", help_heading = "Computing")]
+    pub(crate) threads: Option<usize>,
+    /// Prompt tokens computed in one step
+    #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
+    pub(crate) chunk: Option<usize>,
+    /// Positions to keep room for [default: what the work needs]
+    #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
+    pub(crate) context: Option<usize>,
+}
+
+/// Instruction sets by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names are the documentation")]
+pub(crate) enum IsaName {
+    Scalar,
+    Avx2,
+    Avx512,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a model into the cache
+    Pull(commands::pull::Args),
+}

@@ -1,0 +1,62 @@
+//! The verbs, one module each: its flags ([`clap::Args`]) and its `run`.
+
+pub(crate) mod pull;
+
+use crate::cli::{Cli, Command, Compute};
+use crate::config::Config;
+use crate::failure::Usage;
+use crate::interrupt::Interrupt;
+use crate::output;
+
+/// What every verb is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The resolved settings.
+    pub(crate) config: Config,
+    /// Machine output on stdout.
+    pub(crate) json: bool,
+    /// Ctrl-C.
+    pub(crate) interrupt: Interrupt,
+}
+
+/// Resolves the settings and carries out the verb.
+///
+/// # Errors
+/// The verb's own; [`crate::failure`] turns them into an exit code.
+pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let default = Compute::default();
+    let compute = match &cli.command {
+        _ => &default,
+    };
+    let config = Config::resolve(&cli.global, compute)?;
+    if cli.global.print_config {
+        return print_config(&config, cli.global.json);
+    }
+    let Some(command) = cli.command else {
+        return Err(Usage("no verb given: try `redline --help`".into()).into());
+    };
+    let context = Context {
+        config,
+        json: cli.global.json,
+        interrupt: Interrupt::install()?,
+    };
+    match command {
+        Command::Pull(args) => pull::run(&args, &context),
+    }
+}
+
+fn print_config(config: &Config, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(config);
+    }
+    let serde_json::Value::Object(settings) = serde_json::to_value(config)? else {
+        unreachable!("a struct is an object");
+    };
+    for (name, value) in settings {
+        match value {
+            serde_json::Value::Null => output::line(format!("# {name} is unset"))?,
+            value => output::line(format!("{name} = {value}"))?,
+        }
+    }
+    Ok(())
+}
