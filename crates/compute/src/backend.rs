@@ -65,7 +65,11 @@ impl RopeTable {
     /// If `dims` is not twice the number of frequencies.
     #[must_use]
     pub fn new(style: RopeStyle, dims: usize, frequencies: &[f64], positions: usize) -> Self {
-        assert_eq!(dims, 2 * frequencies.len(), "one frequency for each pair of dims");
+        assert_eq!(
+            dims,
+            2 * frequencies.len(),
+            "one frequency for each pair of dims"
+        );
         let table = (0..positions)
             .flat_map(|position| {
                 frequencies.iter().map(move |frequency| {
@@ -80,7 +84,9 @@ impl RopeTable {
     /// The plain frequencies `base^(−2i/dims)`, `i` in `0..dims/2` (Su et al. 2021).
     #[must_use]
     pub fn frequencies(base: f64, dims: usize) -> Vec<f64> {
-        (0..dims / 2).map(|i| libm::pow(base, -2.0 * i as f64 / dims as f64)).collect()
+        (0..dims / 2)
+            .map(|i| libm::pow(base, -2.0 * i as f64 / dims as f64))
+            .collect()
     }
 }
 
@@ -126,9 +132,11 @@ pub struct KvSlot {
     pub offset: usize,
 }
 
-/// The attention shape of a layer.
+/// The attention of one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionShape {
+    /// The layer whose keys and values are read.
+    pub layer: usize,
     /// Query heads, a multiple of `kv_heads`.
     pub heads: usize,
     /// Key/value heads.
@@ -185,7 +193,7 @@ pub trait Backend {
     /// Takes the values of a norm or a bias.
     fn vector(&self, values: Vec<f32>) -> Self::Vector;
     /// Scratch for up to `max_tokens` rows of `width`, with no rows yet.
-    fn buffer(&self, max_tokens: usize, width: usize) -> Self::Buffer;
+    fn buffer(&mut self, max_tokens: usize, width: usize) -> Self::Buffer;
     /// Room for `shape.pages` pages.
     fn kv_cache(&self, shape: KvShape) -> Self::KvCache;
 
@@ -210,13 +218,7 @@ pub trait Backend {
     /// All `jobs` on one input, in one dispatch; sets the rows of each `out`.
     fn matmul(&mut self, input: &Self::Buffer, jobs: &mut [MatmulJob<'_, Self>]);
     /// Rotates every head (consecutive `head_dim` elements) of row `t` by `positions[t]`, in place.
-    fn rope(
-        &mut self,
-        table: &RopeTable,
-        head_dim: usize,
-        positions: &[u32],
-        x: &mut Self::Buffer,
-    );
+    fn rope(&mut self, table: &RopeTable, head_dim: usize, positions: &[u32], x: &mut Self::Buffer);
     /// Stores row `t` of `k` and `v` (`[tokens, kv_heads · head_dim]`) into `slots[t]` of `layer`.
     fn append_kv(
         &mut self,
@@ -230,7 +232,6 @@ pub trait Backend {
     fn attention(
         &mut self,
         cache: &Self::KvCache,
-        layer: usize,
         shape: AttentionShape,
         spans: &[AttentionSpan<'_>],
         q: &Self::Buffer,

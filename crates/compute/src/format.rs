@@ -8,7 +8,10 @@ use std::str::FromStr;
 /// Layouts are those of GGUF; `redline-model` asserts that both crates agree on every size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, reason = "the formats' own names: Q4_K, not Q4K")]
-#[allow(missing_docs, reason = "each name is the documentation; sizes are in the methods")]
+#[allow(
+    missing_docs,
+    reason = "each name is the documentation; sizes are in the methods"
+)]
 pub enum Format {
     F32,
     F16,
@@ -72,7 +75,10 @@ impl Format {
     /// If `cols` is not a multiple of [`Self::block_weights`].
     #[must_use]
     pub const fn row_bytes(self, cols: usize) -> usize {
-        assert!(cols.is_multiple_of(self.block_weights()), "a row must be whole blocks");
+        assert!(
+            cols.is_multiple_of(self.block_weights()),
+            "a row must be whole blocks"
+        );
         cols / self.block_weights() * self.block_bytes()
     }
 
@@ -108,13 +114,17 @@ impl FromStr for Format {
         Self::ALL
             .into_iter()
             .find(|format| format.name().eq_ignore_ascii_case(s))
-            .ok_or_else(|| UnknownFormat { found: s.to_owned() })
+            .ok_or_else(|| UnknownFormat {
+                found: s.to_owned(),
+            })
     }
 }
 
 /// A name that is no [`Format`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K")]
+#[error(
+    "unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+)]
 pub struct UnknownFormat {
     found: String,
 }

@@ -11,6 +11,7 @@ mod backend;
 pub mod cpu;
 mod format;
 mod kernels;
+pub mod limits;
 pub mod mapping;
 mod pool;
 pub mod quant;

@@ -35,13 +35,17 @@ impl Mapping {
         // SAFETY: the mapping is private and read-only; that nobody truncates the file meanwhile is
         // the documented contract above.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Self { bytes: Bytes::Mapped(map) })
+        Ok(Self {
+            bytes: Bytes::Mapped(map),
+        })
     }
 
     /// Wraps bytes that are already in memory.
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self { bytes: Bytes::Owned(bytes) }
+        Self {
+            bytes: Bytes::Owned(bytes),
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl WeightBytes {
     /// If the range is not within the mapping.
     #[must_use]
     pub fn new(mapping: Arc<Mapping>, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= mapping.len(), "range within the mapping");
+        assert!(
+            range.start <= range.end && range.end <= mapping.len(),
+            "range within the mapping"
+        );
         Self { mapping, range }
     }
 
@@ -78,7 +85,10 @@ impl WeightBytes {
     #[must_use]
     pub fn owned(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Self { mapping: Arc::new(Mapping::from_bytes(bytes)), range }
+        Self {
+            mapping: Arc::new(Mapping::from_bytes(bytes)),
+            range,
+        }
     }
 }
 

@@ -53,7 +53,7 @@ struct Step {
 }
 
 impl<B: Backend> Scratch<B> {
-    pub(crate) fn new(backend: &B, properties: &Properties, limits: &Limits) -> Self {
+    pub(crate) fn new(backend: &mut B, properties: &Properties, limits: &Limits) -> Self {
         let p = properties;
         let (tokens, rows) = (limits.max_step_tokens, limits.max_logit_rows);
         let (q_width, kv_width) = (p.heads * p.head_dim, p.kv_heads * p.head_dim);
@@ -298,14 +298,7 @@ impl<B: Backend> Model<B> {
         b.rope(rope, p.head_dim, &s.step.positions, &mut s.q);
         b.rope(rope, p.head_dim, &s.step.positions, &mut s.k);
         b.append_kv(&mut self.kv, layer, &s.step.slots, &s.k, &s.v);
-        b.attention(
-            &self.kv,
-            layer,
-            p.attention(layer),
-            spans,
-            &s.q,
-            &mut s.attended,
-        );
+        b.attention(&self.kv, p.attention(layer), spans, &s.q, &mut s.attended);
         b.matmul(&s.attended, &mut [w.attention_output.job(&mut s.delta)]);
         add_delta(b, p, w.attention_post_norm.as_ref(), s);
     }

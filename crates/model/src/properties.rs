@@ -46,6 +46,7 @@ impl Properties {
     #[must_use]
     pub fn attention(&self, layer: usize) -> AttentionShape {
         AttentionShape {
+            layer,
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,

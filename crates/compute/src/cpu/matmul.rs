@@ -1,0 +1,113 @@
+//! The matmul verb: quantise the input once, then split every job's rows over the threads.
+
+use super::{Buffer, Cpu};
+use crate::kernels::matmul::{self, Weights, activation_group};
+use crate::kernels::quantized::{self, Group, QuantizedRows};
+use crate::pool::{Columns, Pool, Rows};
+use crate::{Isa, MatmulJob};
+
+/// Most products of one dispatch.
+const MAX_JOBS: usize = 4;
+/// Weight rows a kernel takes at a time; threads split at multiples of it.
+const ROWS: usize = 4;
+
+pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]) {
+    let tokens = input.tokens();
+    assert!(
+        jobs.len() <= MAX_JOBS,
+        "{} jobs, of at most {MAX_JOBS}",
+        jobs.len()
+    );
+    let wants = |group| {
+        jobs.iter()
+            .any(|job| activation_group(job.weights.format) == Some(group))
+    };
+    if wants(Group::Small) {
+        quantize(cpu.isa, &mut cpu.pool, Group::Small, input, &mut cpu.small);
+    }
+    if wants(Group::K) {
+        quantize(cpu.isa, &mut cpu.pool, Group::K, input, &mut cpu.k);
+    }
+
+    let mut columns: [Option<Split<'_>>; MAX_JOBS] = Default::default();
+    for (slot, job) in columns.iter_mut().zip(jobs) {
+        let weights = job.weights;
+        assert_eq!(
+            weights.cols, input.width,
+            "weights' columns are the input's"
+        );
+        assert_eq!(
+            weights.rows, job.out.width,
+            "weights' rows are the output's columns"
+        );
+        assert!(
+            job.bias.is_none_or(|bias| bias.len() == weights.rows),
+            "one bias a row"
+        );
+        job.out.set_tokens(tokens);
+        *slot = Some(Split {
+            weights: Weights {
+                format: weights.format,
+                cols: weights.cols,
+                bytes: &weights.bytes,
+            },
+            bias: job.bias.map(Vec::as_slice),
+            columns: Columns::new(&mut job.out.data, weights.rows, ROWS, cpu.pool.threads()),
+        });
+    }
+    let (isa, small, k) = (cpu.isa, &cpu.small, &cpu.k);
+    cpu.pool.run(&|thread| {
+        for job in columns.iter().flatten() {
+            let mut out = job.columns.take(thread);
+            match activation_group(job.weights.format) {
+                Some(Group::Small) => matmul::quantized(isa, job.weights, small, tokens, &mut out),
+                Some(Group::K) => matmul::quantized(isa, job.weights, k, tokens, &mut out),
+                None => matmul::float(isa, job.weights, &input.data, &mut out),
+            }
+            if let Some(bias) = job.bias {
+                let range = out.range();
+                for token in 0..tokens {
+                    let row = out.row(token, range.clone());
+                    for (x, bias) in row.iter_mut().zip(&bias[range.clone()]) {
+                        *x += bias;
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A job, its output split by columns.
+struct Split<'a> {
+    weights: Weights<'a>,
+    bias: Option<&'a [f32]>,
+    columns: Columns<'a>,
+}
+
+/// Quantises every row of `input`, split over the threads where there is more than one.
+fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: &Buffer, to: &mut QuantizedRows) {
+    let (tokens, width) = (input.tokens(), input.width);
+    to.resize(tokens, width);
+    if tokens <= 1 {
+        quantized::quantize(
+            isa,
+            group,
+            &input.data,
+            &mut to.q,
+            &mut to.scales,
+            &mut to.sums,
+        );
+        return;
+    }
+    let threads = pool.threads();
+    let q = Rows::new(&mut to.q, width, threads);
+    let scales = Rows::new(&mut to.scales, width / group.width(), threads);
+    let sums = Rows::new(&mut to.sums, width / 16, threads);
+    pool.run(&|thread| {
+        let (rows, q) = q.take(thread);
+        let (_, scales) = scales.take(thread);
+        let (_, sums) = sums.take(thread);
+        let x = &input.data[rows.start * width..rows.end * width];
+        quantized::quantize(isa, group, x, q, scales, sums);
+    });
+}

@@ -1,0 +1,298 @@
+//! The verbs on this machine's cores.
+
+mod kv;
+mod matmul;
+#[cfg(test)]
+mod tests;
+
+use crate::kernels::quantized::{Group, QuantizedRows};
+use crate::kernels::{attention, elementwise, norm};
+use crate::pool::{Columns, Pool, Rows};
+use crate::{
+    Activation, AttentionShape, AttentionSpan, Backend, Format, Isa, KvShape, KvSlot, MatmulJob,
+    Norm, RopeTable, WeightBytes, quant,
+};
+
+pub use kv::KvCache;
+
+/// The CPU backend: an instruction set and a set of threads.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+    /// The current matmul input in groups of 32.
+    small: QuantizedRows,
+    /// The current matmul input in groups of 256.
+    k: QuantizedRows,
+}
+
+/// Weights `[rows, cols]` where they are mapped.
+#[derive(Debug)]
+pub struct Matrix {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    bytes: WeightBytes,
+}
+
+/// Activations `[tokens, width]`.
+#[derive(Debug)]
+pub struct Buffer {
+    width: usize,
+    max_tokens: usize,
+    data: Vec<f32>,
+}
+
+impl Buffer {
+    fn tokens(&self) -> usize {
+        self.data.len() / self.width
+    }
+
+    fn set_tokens(&mut self, tokens: usize) {
+        assert!(
+            tokens <= self.max_tokens,
+            "{tokens} rows fit, of at most {}",
+            self.max_tokens
+        );
+        self.data.resize(tokens * self.width, 0.0);
+    }
+}
+
+impl Cpu {
+    /// A backend of `threads` threads, the caller's among them.
+    ///
+    /// # Panics
+    /// If this machine lacks `isa`, if `threads` is not in `1..=64`, or if the system cannot start
+    /// a thread.
+    #[must_use]
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        assert!(
+            isa.is_available(),
+            "{isa} is not an instruction set of this machine"
+        );
+        assert!(
+            threads <= crate::pool::MAX_PARTS,
+            "at most {} threads",
+            crate::pool::MAX_PARTS
+        );
+        Self {
+            isa,
+            pool: Pool::new(threads),
+            small: QuantizedRows::with_capacity(Group::Small, 0),
+            k: QuantizedRows::with_capacity(Group::K, 0),
+        }
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads, the caller's included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs `work` on the rows of `x`, split over the threads where there is more than one row.
+    fn each_rows(
+        &mut self,
+        x: &mut Buffer,
+        work: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+    ) {
+        if x.tokens() <= 1 {
+            let rows = 0..x.tokens();
+            work(rows, &mut x.data);
+            return;
+        }
+        let rows = Rows::new(&mut x.data, x.width, self.pool.threads());
+        self.pool.run(&|thread| {
+            let (range, data) = rows.take(thread);
+            work(range, data);
+        });
+    }
+}
+
+impl Backend for Cpu {
+    type Matrix = Matrix;
+    type Vector = Vec<f32>;
+    type Buffer = Buffer;
+    type KvCache = KvCache;
+
+    fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: WeightBytes) -> Matrix {
+        assert_eq!(
+            bytes.len(),
+            rows * format.row_bytes(cols),
+            "[{rows}, {cols}] {format}"
+        );
+        Matrix {
+            format,
+            rows,
+            cols,
+            bytes,
+        }
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Vec<f32> {
+        values
+    }
+
+    fn buffer(&mut self, max_tokens: usize, width: usize) -> Buffer {
+        assert!(width > 0, "a row has elements");
+        // Any buffer may be the input of a matmul.
+        self.small.reserve(max_tokens * width);
+        self.k.reserve(max_tokens * width);
+        Buffer {
+            width,
+            max_tokens,
+            data: Vec::with_capacity(max_tokens * width),
+        }
+    }
+
+    fn kv_cache(&self, shape: KvShape) -> KvCache {
+        KvCache::new(shape)
+    }
+
+    fn resize(&self, buffer: &mut Buffer, tokens: usize) {
+        buffer.set_tokens(tokens);
+    }
+
+    fn read<'a>(&self, buffer: &'a Buffer) -> &'a [f32] {
+        &buffer.data
+    }
+
+    fn embed(&mut self, table: &Matrix, ids: &[u32], scale: f32, out: &mut Buffer) {
+        assert_eq!(table.cols, out.width, "an embedding fills a row");
+        out.set_tokens(ids.len());
+        let bytes = table.format.row_bytes(table.cols);
+        self.each_rows(out, |rows, data| {
+            for (id, row) in ids[rows].iter().zip(data.chunks_exact_mut(table.cols)) {
+                let id = *id as usize;
+                assert!(id < table.rows, "token {id} of {}", table.rows);
+                quant::dequantize(table.format, &table.bytes[id * bytes..][..bytes], row);
+                for x in row {
+                    *x *= scale;
+                }
+            }
+        });
+    }
+
+    fn norm(
+        &mut self,
+        norm: Norm,
+        weight: &Vec<f32>,
+        bias: Option<&Vec<f32>>,
+        input: &Buffer,
+        out: &mut Buffer,
+    ) {
+        assert!(
+            weight.len() == input.width && out.width == input.width,
+            "one weight a column"
+        );
+        assert!(
+            bias.is_none_or(|bias| bias.len() == weight.len()),
+            "one bias a column"
+        );
+        out.set_tokens(input.tokens());
+        let (isa, width) = (self.isa, input.width);
+        let bias = bias.map(Vec::as_slice);
+        self.each_rows(out, |rows, out| {
+            let x = &input.data[rows.start * width..rows.end * width];
+            norm::rows(isa, norm, weight, bias, x, out);
+        });
+    }
+
+    fn norm_heads(&mut self, norm: Norm, weight: &Vec<f32>, x: &mut Buffer) {
+        assert!(x.width.is_multiple_of(weight.len()), "whole heads");
+        let isa = self.isa;
+        self.each_rows(x, |_, x| norm::rows_in_place(isa, norm, weight, x));
+    }
+
+    fn matmul(&mut self, input: &Buffer, jobs: &mut [MatmulJob<'_, Self>]) {
+        matmul::run(self, input, jobs);
+    }
+
+    fn rope(&mut self, table: &RopeTable, head_dim: usize, positions: &[u32], x: &mut Buffer) {
+        assert_eq!(positions.len(), x.tokens(), "one position a row");
+        let (isa, pairs, width) = (self.isa, table.dims / 2, x.width);
+        self.each_rows(x, |rows, data| {
+            for (position, row) in positions[rows].iter().zip(data.chunks_exact_mut(width)) {
+                let angles = &table.table[*position as usize * pairs..][..pairs];
+                elementwise::rope(isa, table.style, angles, head_dim, row);
+            }
+        });
+    }
+
+    fn append_kv(
+        &mut self,
+        cache: &mut KvCache,
+        layer: usize,
+        slots: &[KvSlot],
+        k: &Buffer,
+        v: &Buffer,
+    ) {
+        cache.append(self.isa, layer, slots, &k.data, &v.data);
+    }
+
+    fn attention(
+        &mut self,
+        cache: &KvCache,
+        shape: AttentionShape,
+        spans: &[AttentionSpan<'_>],
+        q: &Buffer,
+        out: &mut Buffer,
+    ) {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = shape;
+        assert!(
+            kv_heads > 0 && heads.is_multiple_of(kv_heads),
+            "whole groups of query heads"
+        );
+        assert!(
+            q.width == heads * head_dim && out.width == q.width,
+            "heads fill a row"
+        );
+        cache.assert_holds(shape, spans);
+        out.set_tokens(q.tokens());
+        let isa = self.isa;
+        let columns = Columns::new(&mut out.data, q.width, head_dim, self.pool.threads());
+        self.pool.run(&|thread| {
+            let mut part = columns.take(thread);
+            attention::heads(isa, cache, shape, spans, (&q.data, &mut part));
+        });
+    }
+
+    fn gated_activation(&mut self, activation: Activation, gate: &mut Buffer, up: &Buffer) {
+        assert!(
+            gate.width == up.width && gate.tokens() == up.tokens(),
+            "gate and up alike"
+        );
+        let (isa, width) = (self.isa, up.width);
+        self.each_rows(gate, |rows, gate| {
+            let up = &up.data[rows.start * width..rows.end * width];
+            elementwise::gated(isa, activation, gate, up);
+        });
+    }
+
+    fn add(&mut self, x: &mut Buffer, y: &Buffer) {
+        assert!(
+            x.width == y.width && x.tokens() == y.tokens(),
+            "sums of like shapes"
+        );
+        elementwise::add(&mut x.data, &y.data);
+    }
+
+    fn select(&mut self, input: &Buffer, rows: &[usize], out: &mut Buffer) {
+        assert_eq!(input.width, out.width, "rows of like width");
+        out.set_tokens(rows.len());
+        let width = input.width;
+        for (row, out) in rows.iter().zip(out.data.chunks_exact_mut(width)) {
+            out.copy_from_slice(&input.data[row * width..][..width]);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Gated activation, residual addition, and RoPE.
+
+use super::math;
+use crate::simd::{Isa, Kernel, Simd, dispatch};
+use crate::{Activation, RopeStyle};
+
+/// `gate = activation(gate) · up`.
+pub(crate) fn gated(isa: Isa, activation: Activation, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    dispatch(
+        isa,
+        Gated {
+            activation,
+            gate,
+            up,
+        },
+    );
+}
+
+struct Gated<'a> {
+    activation: Activation,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl<S: Simd> Kernel<S> for Gated<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        for (gate, up) in self.gate.chunks_mut(16).zip(self.up.chunks(16)) {
+            let x = s.load_partial(gate);
+            let x = match self.activation {
+                Activation::Silu => math::silu(s, x),
+                Activation::GeluTanh => math::gelu_tanh(s, x),
+            };
+            s.store_partial(s.mul(x, s.load_partial(up)), gate);
+        }
+    }
+}
+
+/// `x += y`.
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// Rotates the first `2 · angles.len()` elements of every head of one row.
+///
+/// A pair `(a, b)` becomes `(fma(a, cos, −(b·sin)), fma(a, sin, b·cos))`.
+pub(crate) fn rope(
+    isa: Isa,
+    style: RopeStyle,
+    angles: &[(f32, f32)],
+    head_dim: usize,
+    row: &mut [f32],
+) {
+    assert!(
+        2 * angles.len() <= head_dim && row.len().is_multiple_of(head_dim),
+        "whole heads"
+    );
+    dispatch(
+        isa,
+        Rope {
+            style,
+            angles,
+            head_dim,
+            row,
+        },
+    );
+}
+
+struct Rope<'a> {
+    style: RopeStyle,
+    angles: &'a [(f32, f32)],
+    head_dim: usize,
+    row: &'a mut [f32],
+}
+
+impl<S: Simd> Kernel<S> for Rope<'_> {
+    type Output = ();
+
+    // Plain code: compiled here, `mul_add` is one instruction where the ISA has it.
+    #[inline(always)]
+    fn run(self, _: S) {
+        let pairs = self.angles.len();
+        for head in self.row.chunks_exact_mut(self.head_dim) {
+            match self.style {
+                RopeStyle::Interleaved => {
+                    let (elements, _) = head.as_chunks_mut::<2>();
+                    for ([a, b], angle) in elements.iter_mut().zip(self.angles) {
+                        (*a, *b) = rotate(*a, *b, *angle);
+                    }
+                }
+                RopeStyle::Neox => {
+                    let (first, second) = head.split_at_mut(pairs);
+                    for ((a, b), angle) in first.iter_mut().zip(second).zip(self.angles) {
+                        (*a, *b) = rotate(*a, *b, *angle);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rotate(a: f32, b: f32, (cos, sin): (f32, f32)) -> (f32, f32) {
+    (a.mul_add(cos, -(b * sin)), a.mul_add(sin, b * cos))
+}

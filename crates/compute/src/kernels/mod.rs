@@ -1,0 +1,21 @@
+//! One generic kernel for each algorithm, over an ISA token.
+//!
+//! Threads outside, ISA inside: a thread's task dispatches once, and everything it calls is inlined
+//! into the token's `vectorize`.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index for a lane, a row or a block names the same thing in several arrays"
+)]
+
+pub(crate) mod attention;
+pub(crate) mod elementwise;
+pub(crate) mod math;
+pub(crate) mod matmul;
+pub(crate) mod norm;
+pub(crate) mod quantized;
+mod rows_float;
+#[cfg(target_arch = "x86_64")]
+mod rows_k;
+#[cfg(target_arch = "x86_64")]
+mod rows_small;
+pub(crate) mod spec;

@@ -1,0 +1,237 @@
+//! Activations as quant blocks: each row quantised once, by a fully specified rule.
+//!
+//! Per group of a row: `amax = max|x|`; below 1e-30 the group is zero; else `d = amax / 127`,
+//! `q = rne(x · (127 / amax))`, always in `-127..=127`. The scale stays F32. Groups are 32 wide for
+//! the 32-weight formats and 256 wide for the K formats. Sums of the q's stand beside them, so that
+//! minima and offsets cost nothing per weight.
+
+use crate::simd::{Isa, Kernel, Simd, dispatch};
+
+/// Width of an activation group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// 32 values.
+    Small,
+    /// 256 values.
+    K,
+}
+
+impl Group {
+    pub(crate) const fn width(self) -> usize {
+        match self {
+            Self::Small => 32,
+            Self::K => 256,
+        }
+    }
+}
+
+/// Quantised rows `[rows, cols]`; the buffers are sized once and reused.
+#[derive(Debug)]
+pub(crate) struct QuantizedRows {
+    group: Group,
+    cols: usize,
+    /// `[rows, cols]`
+    pub(crate) q: Vec<i8>,
+    /// `[rows, cols / group]`
+    pub(crate) scales: Vec<f32>,
+    /// `[rows, cols / 16]`: sums of 16 consecutive q.
+    pub(crate) sums: Vec<i16>,
+}
+
+/// One quantised row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QuantizedRow<'a> {
+    /// `[cols]`
+    pub(crate) q: &'a [i8],
+    /// `[cols / group]`
+    pub(crate) scales: &'a [f32],
+    /// `[cols / 16]`
+    pub(crate) sums: &'a [i16],
+}
+
+impl QuantizedRows {
+    /// Room for `max_values` values (rows · columns) in groups of `group`.
+    pub(crate) fn with_capacity(group: Group, max_values: usize) -> Self {
+        Self {
+            group,
+            cols: 0,
+            q: Vec::with_capacity(max_values),
+            scales: Vec::with_capacity(max_values / group.width()),
+            sums: Vec::with_capacity(max_values / 16),
+        }
+    }
+
+    /// Makes room for `max_values` values in all.
+    pub(crate) fn reserve(&mut self, max_values: usize) {
+        fn grow<T>(data: &mut Vec<T>, capacity: usize) {
+            data.reserve(capacity.saturating_sub(data.len()));
+        }
+        grow(&mut self.q, max_values);
+        grow(&mut self.scales, max_values / self.group.width());
+        grow(&mut self.sums, max_values / 16);
+    }
+
+    /// Sets the shape; contents are unspecified.
+    ///
+    /// # Panics
+    /// If `cols` is not a multiple of the group's width.
+    pub(crate) fn resize(&mut self, rows: usize, cols: usize) {
+        assert!(
+            cols.is_multiple_of(self.group.width()),
+            "{cols} columns in whole groups"
+        );
+        self.cols = cols;
+        self.q.resize(rows * cols, 0);
+        self.scales.resize(rows * cols / self.group.width(), 0.0);
+        self.sums.resize(rows * cols / 16, 0);
+    }
+
+    /// One row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> QuantizedRow<'_> {
+        let (groups, sums) = (self.cols / self.group.width(), self.cols / 16);
+        QuantizedRow {
+            q: &self.q[row * self.cols..][..self.cols],
+            scales: &self.scales[row * groups..][..groups],
+            sums: &self.sums[row * sums..][..sums],
+        }
+    }
+}
+
+/// Quantises consecutive groups: `x` and `q` alike long, one scale a group, one sum per 16.
+pub(crate) fn quantize(
+    isa: Isa,
+    group: Group,
+    x: &[f32],
+    q: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i16],
+) {
+    assert_eq!(x.len(), q.len());
+    assert_eq!(x.len(), scales.len() * group.width());
+    assert_eq!(x.len(), sums.len() * 16);
+    match group {
+        Group::Small => dispatch(isa, Quantize::<32> { x, q, scales, sums }),
+        Group::K => dispatch(isa, Quantize::<256> { x, q, scales, sums }),
+    }
+}
+
+struct Quantize<'a, const WIDTH: usize> {
+    x: &'a [f32],
+    q: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [i16],
+}
+
+impl<S: Simd, const WIDTH: usize> Kernel<S> for Quantize<'_, WIDTH> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let (groups, _) = self.x.as_chunks::<WIDTH>();
+        let (q, _) = self.q.as_chunks_mut::<WIDTH>();
+        for (((x, q), scale), sums) in groups
+            .iter()
+            .zip(q)
+            .zip(self.scales)
+            .zip(self.sums.chunks_exact_mut(WIDTH / 16))
+        {
+            let (x, _) = x.as_chunks::<16>();
+            let (q, _) = q.as_chunks_mut::<16>();
+            let mut largest = s.zero();
+            for x in x {
+                let magnitude = s.abs(s.load(x));
+                largest = s.select_lt(largest, magnitude, magnitude, largest);
+            }
+            let amax = s.max(largest);
+            let inverse = if amax < 1e-30 {
+                *scale = 0.0;
+                0.0
+            } else {
+                *scale = amax / 127.0;
+                127.0 / amax
+            };
+            let inverse = s.splat(inverse);
+            for ((x, q), sum) in x.iter().zip(q).zip(sums) {
+                s.narrow_i8(s.round(s.mul(s.load(x), inverse)), q);
+                *sum = q.iter().map(|q| i16::from(*q)).sum();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The rule of the module's documentation, as plain as it can be written.
+    fn plainly(width: usize, x: &[f32]) -> (Vec<i8>, Vec<f32>, Vec<i16>) {
+        let (mut q, mut scales) = (Vec::new(), Vec::new());
+        for group in x.chunks(width) {
+            let amax = group.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+            if amax < 1e-30 {
+                scales.push(0.0);
+                q.extend(std::iter::repeat_n(0_i8, width));
+            } else {
+                scales.push(amax / 127.0);
+                let inverse = 127.0 / amax;
+                q.extend(group.iter().map(|x| (x * inverse).round_ties_even() as i8));
+            }
+        }
+        let sums = q
+            .chunks(16)
+            .map(|q| q.iter().map(|q| i16::from(*q)).sum())
+            .collect();
+        (q, scales, sums)
+    }
+
+    fn check(x: &[f32]) {
+        for group in [Group::Small, Group::K] {
+            let expected = plainly(group.width(), x);
+            for isa in Isa::available() {
+                let mut rows = QuantizedRows::with_capacity(group, x.len());
+                rows.resize(1, x.len());
+                let QuantizedRows {
+                    q, scales, sums, ..
+                } = &mut rows;
+                quantize(isa, group, x, q, scales, sums);
+                assert_eq!(rows.q, expected.0, "{isa} {group:?}");
+                assert_eq!(
+                    rows.scales.iter().map(|d| d.to_bits()).collect::<Vec<_>>(),
+                    expected.1.iter().map(|d| d.to_bits()).collect::<Vec<_>>(),
+                    "{isa} {group:?}"
+                );
+                assert_eq!(rows.sums, expected.2, "{isa} {group:?}");
+                assert!(rows.q.iter().all(|q| *q != i8::MIN));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_isa_quantises_as_the_rule_says(
+            x in proptest::collection::vec(
+                prop_oneof![-1e3_f32..1e3, Just(0.0), Just(-0.0), -1e-30_f32..1e-30, -1e37_f32..1e37],
+                512,
+            )
+        ) {
+            check(&x);
+        }
+    }
+
+    #[test]
+    fn extremes() {
+        check(&[0.0; 256]);
+        check(&[f32::MAX; 256]);
+        check(&[-f32::MAX; 256]);
+        check(&[1e-30; 256]);
+        check(&[9e-31; 256]);
+        // Ties: 0.5, 1.5 … of a step go to even.
+        let mut ties = [127.0; 256];
+        for (i, x) in ties.iter_mut().enumerate().skip(1) {
+            *x = (i % 127) as f32 + 0.5;
+        }
+        check(&ties);
+    }
+}

@@ -1,0 +1,236 @@
+//! What this machine can do at most: read bandwidth, arithmetic rates, the cost of a dispatch.
+//!
+//! Speeds are stated as fractions of these figures. They are measured, never looked up: a virtual
+//! machine's limits move with its neighbours, so each figure keeps all its samples, and
+//! [`read_bandwidth`] can stand before and after a measurement.
+
+mod bandwidth;
+mod host;
+mod peaks;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+pub use bandwidth::{Bandwidth, BandwidthProbe, Pattern, read_bandwidth};
+pub use host::{available_memory_bytes, last_level_cache_bytes};
+pub use peaks::{Operand, Peak, Route};
+
+use crate::pool::Pool;
+
+/// Raw samples of one quantity, in the order they were taken; none is dropped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Samples(pub Vec<f64>);
+
+impl Samples {
+    /// The middle sample, or the mean of the two in the middle; NaN when there are none.
+    #[must_use]
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            n if n % 2 == 1 => sorted[middle],
+            _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        }
+    }
+
+    /// The smallest and the largest sample; NaN when there are none.
+    #[must_use]
+    pub fn range(&self) -> (f64, f64) {
+        let pick = |pick: fn(f64, f64) -> f64| self.0.iter().copied().fold(f64::NAN, pick);
+        (pick(f64::min), pick(f64::max))
+    }
+}
+
+/// How long and with how many threads to measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsOptions {
+    /// Thread counts, each measured by itself.
+    pub threads: Vec<usize>,
+    /// Samples of each figure.
+    pub passes: usize,
+    /// Length of one sample.
+    pub pass: Duration,
+    /// Bytes read by all threads together; `None`: as [`BandwidthProbe::new`].
+    pub working_set_bytes: Option<usize>,
+}
+
+impl LimitsOptions {
+    /// The definition's figures: ten passes of 200 ms, threads 1, 2, 4, … and all of `cores`.
+    #[must_use]
+    pub fn full(cores: usize) -> Self {
+        let mut threads: Vec<usize> = std::iter::successors(Some(1), |n| Some(2 * n))
+            .take_while(|&n| n < cores)
+            .collect();
+        threads.push(cores.max(1));
+        Self {
+            threads,
+            passes: 10,
+            pass: Duration::from_millis(200),
+            working_set_bytes: None,
+        }
+    }
+
+    /// The same figures from three passes of 50 ms: a look, not a record.
+    #[must_use]
+    pub fn quick(cores: usize) -> Self {
+        Self {
+            passes: 3,
+            pass: Duration::from_millis(50),
+            ..Self::full(cores)
+        }
+    }
+}
+
+/// The measured limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MachineLimits {
+    /// Read bandwidth beyond the caches, one for each thread count.
+    pub bandwidth: Vec<Bandwidth>,
+    /// Read bandwidth by working set, ascending, at the largest thread count.
+    pub curve: Vec<Bandwidth>,
+    /// Arithmetic rates, for each thread count the routes of this machine.
+    pub peaks: Vec<Peak>,
+    /// Time from calling all threads to their return, nothing done, for each thread count.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// The time of an empty dispatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    /// Threads called.
+    pub threads: usize,
+    /// Nanoseconds, each the mean of 1,000 dispatches in a row.
+    pub samples_ns: Samples,
+}
+
+impl MachineLimits {
+    /// The best median bandwidth over the thread counts, in bytes per second.
+    #[must_use]
+    pub fn read_bytes_per_second(&self) -> Option<f64> {
+        best(
+            self.bandwidth
+                .iter()
+                .map(|bandwidth| bandwidth.samples.median()),
+        )
+    }
+
+    /// The best median rate over routes and thread counts, in operations per second.
+    #[must_use]
+    pub fn operations_per_second(&self, operand: Operand) -> Option<f64> {
+        let peaks = self
+            .peaks
+            .iter()
+            .filter(|peak| peak.route.operand() == operand);
+        best(peaks.map(|peak| peak.samples.median()))
+    }
+}
+
+fn best(rates: impl Iterator<Item = f64>) -> Option<f64> {
+    rates.max_by(f64::total_cmp)
+}
+
+/// A step of [`measure`] that is about to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsProgress {
+    /// Steps done.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// What comes now.
+    pub what: String,
+}
+
+/// Measures everything; the machine should do nothing else meanwhile.
+///
+/// # Errors
+/// If the system does not give the memory to read.
+///
+/// # Panics
+/// If a thread count or the number of passes is zero.
+pub fn measure(
+    options: &LimitsOptions,
+    progress: &mut dyn FnMut(&LimitsProgress),
+) -> io::Result<MachineLimits> {
+    assert!(options.passes > 0, "at least one pass");
+    let most = options.threads.iter().copied().max().unwrap_or(1);
+    let bytes = options
+        .working_set_bytes
+        .unwrap_or_else(bandwidth::working_set_bytes);
+    let curve_bytes: Vec<usize> = std::iter::successors(Some(most << 14), |size| Some(4 * size))
+        .take_while(|&size| size < bytes)
+        .collect();
+    let routes: Vec<Route> = Route::ALL
+        .into_iter()
+        .filter(|route| route.is_available())
+        .collect();
+    let total = options.threads.len() * (2 + routes.len()) + curve_bytes.len();
+    let mut done = 0;
+    let mut step = |what: String| {
+        progress(&LimitsProgress { done, total, what });
+        done += 1;
+    };
+
+    let mut limits = MachineLimits {
+        bandwidth: Vec::new(),
+        curve: Vec::new(),
+        peaks: Vec::new(),
+        dispatches: Vec::new(),
+    };
+    for &threads in &options.threads {
+        step(format!("read bandwidth, {}", plural(threads)));
+        let mut probe = BandwidthProbe::with_working_set(threads, bytes)?;
+        limits
+            .bandwidth
+            .push(probe.measure(options.passes, options.pass));
+    }
+    for &size in &curve_bytes {
+        step(format!("read bandwidth, {} KiB", size >> 10));
+        let mut probe = BandwidthProbe::with_working_set(most, size)?;
+        limits
+            .curve
+            .push(probe.measure(options.passes.div_ceil(2), options.pass / 4));
+    }
+    for &threads in &options.threads {
+        let mut pool = Pool::new(threads);
+        step(format!("dispatch, {}", plural(threads)));
+        limits.dispatches.push(dispatch(&mut pool, options.passes));
+        for &route in &routes {
+            step(format!(
+                "{} {}, {}",
+                route.operand().name(),
+                route.name(),
+                plural(threads)
+            ));
+            limits.peaks.push(peaks::measure(
+                &mut pool,
+                route,
+                options.passes,
+                options.pass,
+            ));
+        }
+    }
+    Ok(limits)
+}
+
+fn plural(threads: usize) -> String {
+    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+}
+
+fn dispatch(pool: &mut Pool, passes: usize) -> Dispatch {
+    const DISPATCHES: u32 = 1000;
+    let mut pass = || {
+        let start = Instant::now();
+        for _ in 0..DISPATCHES {
+            pool.run(&|_| ());
+        }
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(DISPATCHES)
+    };
+    pass();
+    let samples = (0..passes).map(|_| pass()).collect();
+    Dispatch {
+        threads: pool.threads(),
+        samples_ns: Samples(samples),
+    }
+}

@@ -1,0 +1,238 @@
+//! 32-byte integer vectors: the insides of quant blocks. All sums are exact in i32.
+
+use std::arch::x86_64::*;
+
+use super::{Avx2, Avx512, Simd};
+
+/// One operation under the token's proof.
+macro_rules! op {
+    ($call:expr) => {
+        // SAFETY: every token that implements `IntSimd` proves AVX2, FMA and F16C, and `Avx512`
+        // also proves AVX-512 VL and VNNI; pointers come from references to exactly the bytes read.
+        unsafe { $call }
+    };
+}
+
+/// Integer dot products over 32 bytes, for tokens that prove at least AVX2, FMA and F16C.
+pub(crate) trait IntSimd: Simd {
+    /// Adds to lane `i` the products of bytes `4i..4i+4`: `u` unsigned and at most 128, `x` signed
+    /// and at least −127.
+    fn dot(self, acc: __m256i, u: __m256i, x: __m256i) -> __m256i;
+
+    /// Adds `scale · Σ u·x` over lane-wise groups, `scales` holding the scale of each byte pair;
+    /// `u` at most 63.
+    fn dot_scaled(self, acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i;
+
+    /// The same as [`Self::dot`] for signed weights (−128 allowed).
+    #[inline(always)]
+    fn dot_signed(self, acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // w·x = |w| · (sign(w) x), and |−128| is 128 as an unsigned byte.
+        let magnitude = op!(_mm256_abs_epi8(w));
+        let signed = op!(_mm256_sign_epi8(x, w));
+        self.dot(acc, magnitude, signed)
+    }
+
+    #[inline(always)]
+    fn bytes(self, x: &[u8; 32]) -> __m256i {
+        op!(_mm256_loadu_si256(x.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn bytes_i8(self, x: &[i8; 32]) -> __m256i {
+        op!(_mm256_loadu_si256(x.as_ptr().cast()))
+    }
+
+    /// Sixteen bytes' low nibbles, then their high nibbles.
+    #[inline(always)]
+    fn nibbles(self, x: &[u8; 16]) -> __m256i {
+        let packed = op!(_mm_loadu_si128(x.as_ptr().cast()));
+        op!(nibbles(packed))
+    }
+
+    /// `(x >> SHIFT) & mask` of each byte.
+    #[inline(always)]
+    fn field<const SHIFT: i32>(self, x: __m256i, mask: u8) -> __m256i {
+        op!(field::<SHIFT>(x, mask))
+    }
+
+    /// `a | (b << LEFT)` of each byte; no bit of `b` may leave its byte.
+    #[inline(always)]
+    fn merge<const LEFT: i32>(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(merge::<LEFT>(a, b))
+    }
+
+    /// `value` in byte `i` where bit `i` of `bits` is set, zero elsewhere.
+    #[inline(always)]
+    fn spread_bits(self, bits: u32, value: u8) -> __m256i {
+        op!(spread_bits(bits, value))
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_or_si256(a, b))
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> __m256i {
+        op!(_mm256_setzero_si256())
+    }
+
+    /// One scale for the first sixteen bytes, one for the last.
+    #[inline(always)]
+    fn scale_pair(self, first: i16, last: i16) -> __m256i {
+        op!(scale_pair(first, last))
+    }
+
+    #[inline(always)]
+    fn sum_i32(self, x: __m256i) -> i32 {
+        op!(sum_i32(x))
+    }
+
+    /// `Σ a·b` of sixteen i16 pairs.
+    #[inline(always)]
+    fn dot_i16(self, a: &[i16; 16], b: &[i16; 16]) -> i32 {
+        let a = op!(_mm256_loadu_si256(a.as_ptr().cast()));
+        let b = op!(_mm256_loadu_si256(b.as_ptr().cast()));
+        let sums = op!(_mm256_madd_epi16(a, b));
+        self.sum_i32(sums)
+    }
+
+    /// One value for each of four weight rows.
+    #[inline(always)]
+    fn rows_splat(self, x: f32) -> __m128 {
+        op!(_mm_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn rows_widen_f16(self, x: [[u8; 2]; 4]) -> __m128 {
+        op!(rows_widen_f16(x))
+    }
+
+    #[inline(always)]
+    fn rows_mul(self, a: __m128, b: __m128) -> __m128 {
+        op!(_mm_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn rows_fma(self, a: __m128, b: __m128, c: __m128) -> __m128 {
+        op!(_mm_fmadd_ps(a, b, c))
+    }
+
+    /// The lane sums of four rows, less `offset`, in exact integers, as F32.
+    #[inline(always)]
+    fn rows_sums(self, x: [__m256i; 4], offset: i32) -> __m128 {
+        op!(rows_sums(x, offset))
+    }
+
+    #[inline(always)]
+    fn rows_array(self, x: __m128) -> [f32; 4] {
+        let mut out = [0.0; 4];
+        op!(_mm_storeu_ps(out.as_mut_ptr(), x));
+        out
+    }
+}
+
+impl IntSimd for Avx2 {
+    #[inline(always)]
+    fn dot(self, acc: __m256i, u: __m256i, x: __m256i) -> __m256i {
+        op!(dot_avx2(acc, u, x))
+    }
+
+    #[inline(always)]
+    fn dot_scaled(self, acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i {
+        op!(dot_scaled_avx2(acc, u, x, scales))
+    }
+}
+
+impl IntSimd for Avx512 {
+    #[inline(always)]
+    fn dot(self, acc: __m256i, u: __m256i, x: __m256i) -> __m256i {
+        op!(_mm256_dpbusd_epi32(acc, u, x))
+    }
+
+    #[inline(always)]
+    fn dot_scaled(self, acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i {
+        // Pairs of products stay within i16: 2 · 63 · 127.
+        let pairs = op!(_mm256_maddubs_epi16(u, x));
+        op!(_mm256_dpwssd_epi32(acc, pairs, scales))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot_avx2(acc: __m256i, u: __m256i, x: __m256i) -> __m256i {
+    // Pairs of products stay within i16: 2 · 128 · 127.
+    let pairs = _mm256_maddubs_epi16(u, x);
+    _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot_scaled_avx2(acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i {
+    _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), scales))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles(packed: __m128i) -> __m256i {
+    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn field<const SHIFT: i32>(x: __m256i, mask: u8) -> __m256i {
+    _mm256_and_si256(_mm256_srli_epi16::<SHIFT>(x), _mm256_set1_epi8(mask as i8))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn merge<const LEFT: i32>(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_or_si256(a, _mm256_slli_epi16::<LEFT>(b))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn spread_bits(bits: u32, value: u8) -> __m256i {
+    // Byte i of the 32 bits repeated over bytes 8i..8i+8, then one bit tested in each.
+    let repeat = _mm256_setr_epi8(
+        0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3,
+        3, 3,
+    );
+    let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits.cast_signed()), repeat);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+    _mm256_and_si256(set, _mm256_set1_epi8(value.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scale_pair(first: i16, last: i16) -> __m256i {
+    _mm256_set_m128i(_mm_set1_epi16(last), _mm_set1_epi16(first))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_i32(x: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn rows_widen_f16(x: [[u8; 2]; 4]) -> __m128 {
+    let bits: u64 = bytemuck::cast(x.map(u16::from_ne_bytes));
+    _mm_cvtph_ps(_mm_cvtsi64_si128(bits.cast_signed()))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rows_sums(x: [__m256i; 4], offset: i32) -> __m128 {
+    let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
+    let sums = _mm_add_epi32(
+        _mm256_castsi256_si128(pairs),
+        _mm256_extracti128_si256::<1>(pairs),
+    );
+    _mm_cvtepi32_ps(_mm_sub_epi32(sums, _mm_set1_epi32(offset)))
+}
