@@ -44,9 +44,12 @@ const STEPS: [Step; 7] = [
     },
 ];
 
-/// What the test runners said, over all of them.
+/// What the steps came to, and what the test runners among them said.
 #[derive(Default)]
 struct Report {
+    /// A line of the summary for each step that ran.
+    steps: Vec<String>,
+    failed_steps: usize,
     passed: u64,
     failed: u64,
     skipped: Vec<String>,
@@ -57,43 +60,32 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     if let Some(name) = only.filter(|name| !names.contains(name)) {
         bail!("no step {name:?}: expected one of {}", names.join(", "));
     }
-    let mut report = Report::default();
-    let mut lines = Vec::new();
-    let mut failures = 0;
     let start = Instant::now();
-    for step in STEPS
-        .iter()
-        .filter(|step| only.is_none_or(|name| name == step.name))
-    {
+    let chosen = |step: &&Step| only.is_none_or(|name| name == step.name);
+    let report = execute(STEPS.iter().filter(chosen));
+    println!("\n── summary, {} ──", seconds(start.elapsed()));
+    report.print();
+    report.verdict(in_ci())
+}
+
+/// Runs every step, whatever became of the ones before it.
+fn execute<'a>(steps: impl Iterator<Item = &'a Step>) -> Report {
+    let mut report = Report::default();
+    for step in steps {
         println!("\n── {} ──", step.name);
         let start = Instant::now();
-        let result = (step.run)(&mut report);
-        let verdict = match &result {
+        let verdict = match (step.run)(&mut report) {
             Ok(()) => "ok".to_owned(),
             Err(error) => {
-                failures += 1;
+                report.failed_steps += 1;
                 format!("FAILED: {error:#}")
             }
         };
         let line = format!("{:9} {:>7}  {verdict}", step.name, seconds(start.elapsed()));
         println!("{line}");
-        lines.push(line);
+        report.steps.push(line);
     }
-    println!("\n── summary, {} ──", seconds(start.elapsed()));
-    for line in &lines {
-        println!("{line}");
-    }
-    report.print();
-    if in_ci() && !report.skipped.is_empty() {
-        bail!(
-            "in CI a skipped test is a failure: {} skipped",
-            report.skipped.len()
-        );
-    }
-    if failures > 0 {
-        bail!("{failures} of {} steps failed", lines.len());
-    }
-    Ok(())
+    report
 }
 
 fn seconds(elapsed: Duration) -> String {
@@ -163,6 +155,9 @@ impl Report {
     }
 
     fn print(&self) {
+        for line in &self.steps {
+            println!("{line}");
+        }
         let skipped = self.skipped.len();
         for skip in &self.skipped {
             println!("skipped: {skip}");
@@ -175,6 +170,19 @@ impl Report {
                 self.failed
             );
         }
+    }
+
+    fn verdict(&self, in_ci: bool) -> Result<()> {
+        if self.failed_steps > 0 {
+            bail!("{} of {} steps failed", self.failed_steps, self.steps.len());
+        }
+        if in_ci && !self.skipped.is_empty() {
+            bail!(
+                "in CI a skipped test is a failure: {} skipped",
+                self.skipped.len()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -207,6 +215,45 @@ mod tests {
         }
         assert_eq!((report.passed, report.failed), (15, 2));
         assert_eq!(report.skipped, ["tests/real.rs::answers: no model"]);
+    }
+
+    #[test]
+    fn steps_go_on_after_a_failure_and_the_verdict_remembers_it() {
+        let steps = [
+            Step {
+                name: "one",
+                run: |_| bail!("broken"),
+            },
+            Step {
+                name: "two",
+                run: |report| {
+                    report.passed += 1;
+                    Ok(())
+                },
+            },
+        ];
+        let report = execute(steps.iter());
+        assert_eq!(
+            (report.passed, report.failed_steps, report.steps.len()),
+            (1, 1, 2)
+        );
+        assert!(
+            report.steps[0].ends_with("FAILED: broken"),
+            "{}",
+            report.steps[0]
+        );
+        assert!(report.verdict(false).is_err());
+        assert!(execute(steps[1..].iter()).verdict(true).is_ok());
+    }
+
+    #[test]
+    fn a_skip_fails_in_ci_alone() {
+        let report = Report {
+            skipped: vec!["a: no model".to_owned()],
+            ..Report::default()
+        };
+        assert!(report.verdict(false).is_ok());
+        assert!(report.verdict(true).is_err());
     }
 
     #[test]

@@ -56,7 +56,8 @@ const FLOOR_PLAN: [Edges; 8] = [
     },
     Edges {
         name: "xtask",
-        uses: &["redline-testkit"],
+        // Golden models are written as GGUF files.
+        uses: &["redline-gguf", "redline-testkit"],
         tests_use: &[],
     },
 ];

@@ -70,20 +70,32 @@ fn is_path(quoted: &str) -> bool {
     plain && ours.iter().any(|folder| quoted.starts_with(folder))
 }
 
-/// A folder of golden data says how it was made.
+/// A folder of golden data, or one above it, says how the data was made.
 pub(super) fn provenance(tree: &Tree, findings: &mut Findings) {
     let mut checked = BTreeSet::new();
     for file in &tree.files {
-        let Some((before, _)) = file.path.split_once("/golden/") else {
+        // The scripts that make golden data are code.
+        let Some(root) = file
+            .path
+            .find("/golden/")
+            .filter(|_| !file.path.starts_with("xtask/"))
+        else {
             continue;
         };
-        // The scripts that make golden data are code.
-        if before.starts_with("xtask") || !checked.insert(before) {
-            continue;
-        }
-        let statement = format!("{before}/golden/PROVENANCE.md");
-        if !tree.has(&statement) {
-            findings.push(file.finding(1, "provenance", format!("there is no {statement}")));
+        let (folder, _) = file.path.rsplit_once('/').unwrap_or_default();
+        let folders = std::iter::successors(Some(folder), |folder| {
+            let (above, _) = folder.rsplit_once('/')?;
+            (above.len() > root).then_some(above)
+        });
+        let says = |folder: &str| {
+            let names = ["PROVENANCE.md", "provenance.json"];
+            names
+                .iter()
+                .any(|name| tree.has(&format!("{folder}/{name}")))
+        };
+        if checked.insert(folder) && !folders.into_iter().any(says) {
+            let message = "no PROVENANCE.md or provenance.json here or above, up to golden/";
+            findings.push(file.finding(1, "provenance", message));
         }
     }
 }
@@ -141,14 +153,21 @@ mod tests {
     #[test]
     fn golden_data_without_provenance_is_found() {
         let files = [
-            ("crates/model/tests/golden/PROVENANCE.md", ""),
+            ("crates/model/tests/golden/llama/provenance.json", ""),
             ("crates/model/tests/golden/llama/layers.json", ""),
-            ("crates/tokenizer/tests/golden/a.json", ""),
+            ("crates/model/tests/golden/qwen2/layers.json", ""),
+            ("crates/model/tests/golden/qwen2/logits.json", ""),
+            ("crates/tokenizer/tests/golden/PROVENANCE.md", ""),
+            ("crates/tokenizer/tests/golden/llama/ids.json", ""),
+            ("crates/tokenizer/tests/PROVENANCE.md", ""),
+            ("crates/gguf/tests/golden/a.json", ""),
+            ("crates/gguf/tests/PROVENANCE.md", ""),
             ("xtask/golden/make.py", ""),
         ];
-        assert_eq!(
-            check(provenance, &files),
-            ["crates/tokenizer/tests/golden/a.json:1"]
-        );
+        let expected = [
+            "crates/model/tests/golden/qwen2/layers.json:1",
+            "crates/gguf/tests/golden/a.json:1",
+        ];
+        assert_eq!(check(provenance, &files), expected);
     }
 }
