@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+/// Candidates ranked at a time, to begin with.
+const FIRST_PIECE: usize = 128;
+
 /// One token that can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
@@ -18,26 +21,43 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Starts over with every token whose logit is above −∞.
-    pub(super) fn fill(&mut self, logits: &[f32]) {
-        let all = (0_u32..)
-            .zip(logits)
-            .filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+    /// Starts over with every token whose logit is above −∞; of these the first `k` by rank, or all
+    /// if `k` is 0.
+    pub(super) fn fill(&mut self, logits: &[f32], k: usize) {
         self.list.clear();
-        self.list.extend(all.map(|(id, &logit)| Candidate {
-            id,
-            logit,
-            weight: 0.0,
-        }));
-    }
-
-    /// Keeps the first `k` by rank; 0 keeps all.
-    pub(super) fn keep_top_k(&mut self, k: usize) {
+        let room = if k == 0 {
+            usize::MAX
+        } else {
+            2 * k + FIRST_PIECE
+        };
+        // Beaten by k tokens already: a later equal one has a higher id and is beaten too.
+        let mut beaten = f32::NEG_INFINITY;
+        for (id, &logit) in (0_u32..).zip(logits) {
+            if logit > beaten {
+                self.list.push(Candidate {
+                    id,
+                    logit,
+                    weight: 0.0,
+                });
+                if self.list.len() == room {
+                    beaten = self.keep_top_k(k);
+                }
+            }
+        }
         if k > 0 && k < self.list.len() {
-            self.list.select_nth_unstable_by(k - 1, by_rank);
-            self.list.truncate(k);
+            self.keep_top_k(k);
+        }
+        if k > 0 {
             self.sort_by_id();
         }
+    }
+
+    /// Keeps the first `k` by rank, `0 < k < len`, in any order, and returns the last one's logit.
+    fn keep_top_k(&mut self, k: usize) -> f32 {
+        let (_, last, _) = self.list.select_nth_unstable_by(k - 1, by_rank);
+        let logit = last.logit;
+        self.list.truncate(k);
+        logit
     }
 
     /// Sets the weights: `exp((logit − best) / temperature)`.
@@ -53,7 +73,6 @@ impl Candidates {
     /// Keeps the shortest start of the ranking that reaches `p` of the sum of weights, at least one
     /// candidate; 1 keeps all. Only as much is ranked as is needed: a vocabulary is long.
     pub(super) fn keep_top_p(&mut self, p: f32) {
-        const FIRST_PIECE: usize = 128;
         if p >= 1.0 {
             return;
         }
@@ -118,4 +137,68 @@ impl Candidates {
 fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
     let by_logit = b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal);
     by_logit.then(a.id.cmp(&b.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The cuts as the specification words them: everything ranked, nothing clever.
+    fn by_the_book(logits: &[f32], k: usize, p: f32, min_p: f32) -> Vec<u32> {
+        let mut candidates = Candidates::default();
+        candidates.fill(logits, 0);
+        candidates.weigh(1.0);
+        let mut ranking = candidates.list;
+        ranking.sort_by(by_rank);
+        if k > 0 {
+            ranking.truncate(k);
+        }
+        let mut by_id = ranking.clone();
+        by_id.sort_by_key(|candidate| candidate.id);
+        let total: f64 = by_id.iter().map(|candidate| candidate.weight).sum();
+        let mut kept = Vec::new();
+        let mut reached = 0.0;
+        for candidate in ranking {
+            if p < 1.0 && reached >= f64::from(p) * total && !kept.is_empty() {
+                break;
+            }
+            reached += candidate.weight;
+            if candidate.weight >= f64::from(min_p) {
+                kept.push(candidate.id);
+            }
+        }
+        kept.sort_unstable();
+        kept
+    }
+
+    proptest! {
+        #[test]
+        fn ranking_in_pieces_cuts_as_ranking_everything(
+            logits in prop::collection::vec((-40_i8..40).prop_map(|x| f32::from(x) * 0.1), 1..3000),
+            k in prop_oneof![0_usize..20, 0_usize..3000],
+            p in prop_oneof![Just(1.0_f32), 0.0_f32..=1.0],
+            min_p in prop_oneof![Just(0.0_f32), 0.0_f32..=1.0],
+        ) {
+            let mut candidates = Candidates::default();
+            candidates.fill(&logits, k);
+            candidates.weigh(1.0);
+            candidates.keep_top_p(p);
+            candidates.keep_min_p(min_p);
+            let kept: Vec<u32> = candidates.list.iter().map(|candidate| candidate.id).collect();
+            prop_assert_eq!(kept, by_the_book(&logits, k, p, min_p));
+        }
+    }
+
+    #[test]
+    fn a_draw_lands_in_its_share() {
+        let mut candidates = Candidates::default();
+        candidates.fill(&[0.0, f32::NEG_INFINITY, 0.0, 0.0, -1e30], 0);
+        candidates.weigh(1.0);
+        let draws = [0.0, 0.3, 0.34, 0.6, 0.67, 1.0 - f64::EPSILON / 2.0, 1.0];
+        let ids: Vec<_> = draws.iter().map(|unit| candidates.draw(*unit)).collect();
+        assert_eq!(ids, [0, 0, 2, 2, 3, 3, 3].map(Some));
+        candidates.fill(&[f32::NEG_INFINITY], 0);
+        assert_eq!(candidates.draw(0.5), None);
+    }
 }

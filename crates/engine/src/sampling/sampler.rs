@@ -153,8 +153,7 @@ impl Sampler {
 
     fn draw(&mut self, position: u64) -> Option<u32> {
         let p = &self.params;
-        self.candidates.fill(&self.adjusted);
-        self.candidates.keep_top_k(p.top_k);
+        self.candidates.fill(&self.adjusted, p.top_k);
         self.candidates.weigh(p.temperature);
         self.candidates.keep_top_p(p.top_p);
         self.candidates.keep_min_p(p.min_p);
