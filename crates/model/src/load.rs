@@ -113,7 +113,7 @@ impl<B: Backend> Model<B> {
     pub fn load(
         file: &ModelFile,
         gguf: &Gguf<'_>,
-        backend: B,
+        mut backend: B,
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, Error> {
@@ -128,7 +128,7 @@ impl<B: Backend> Model<B> {
             .map(|rope| rope.table(limits.context))
             .collect();
         let kv = backend.kv_cache(kv_shape(&properties, limits.kv_pages));
-        let scratch = Scratch::new(&backend, &properties, &limits);
+        let scratch = Scratch::new(&mut backend, &properties, &limits);
         let total_bytes = memory.weight_bytes;
         progress(LoadProgress {
             bytes: total_bytes,

@@ -291,12 +291,12 @@ mod tests {
             let tensor_type: TensorType = format.name().parse().unwrap();
             assert_eq!(compute_format(tensor_type), Some(format));
             assert_eq!(
-                tensor_type.block_weights() as usize,
+                tensor_type.block_weights(),
                 format.block_weights(),
                 "{format}"
             );
             assert_eq!(
-                tensor_type.block_bytes() as usize,
+                tensor_type.block_bytes(),
                 format.block_bytes(),
                 "{format}"
             );
