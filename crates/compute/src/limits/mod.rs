@@ -190,7 +190,7 @@ pub fn measure(
         let mut probe = BandwidthProbe::with_working_set(most, size)?;
         limits
             .curve
-            .push(probe.measure(options.passes.div_ceil(2), options.pass / 4));
+            .push(probe.measure(options.passes, options.pass / 4));
     }
     for &threads in &options.threads {
         let mut pool = Pool::new(threads);
@@ -232,5 +232,100 @@ fn dispatch(pool: &mut Pool, passes: usize) -> Dispatch {
     Dispatch {
         threads: pool.threads(),
         samples_ns: Samples(samples),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::limit_loops::{Line, read};
+
+    #[test]
+    fn every_line_is_read_in_every_pattern() {
+        for pattern in Pattern::ALL {
+            for count in [0, 1, 7, 8, 31, 32, 33, 71, 128] {
+                let mut lines = vec![Line([0x0101; 8]); count];
+                let before = read(&lines, pattern);
+                for changed in 0..count {
+                    lines[changed].0[changed % 8] ^= 2;
+                    assert_ne!(
+                        read(&lines, pattern),
+                        before,
+                        "{pattern:?}, {changed} of {count}"
+                    );
+                    lines[changed].0[changed % 8] ^= 2;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_measurement_fills_every_figure() {
+        let options = LimitsOptions {
+            threads: vec![1, 2],
+            passes: 2,
+            pass: Duration::from_millis(4),
+            working_set_bytes: Some(1 << 20),
+        };
+        let mut steps = Vec::new();
+        let limits = measure(&options, &mut |step| steps.push(step.clone())).unwrap();
+        assert!(steps.iter().enumerate().all(|(i, step)| step.done == i));
+        assert!(steps.iter().all(|step| step.total == steps.len()));
+
+        let threads: Vec<usize> = limits.bandwidth.iter().map(|point| point.threads).collect();
+        assert_eq!(threads, options.threads);
+        let sizes: Vec<usize> = limits
+            .curve
+            .iter()
+            .map(|point| point.working_set_bytes)
+            .collect();
+        assert_eq!(sizes, [32 << 10, 128 << 10, 512 << 10]);
+        let routes = Route::ALL
+            .into_iter()
+            .filter(|route| route.is_available())
+            .count();
+        assert_eq!(limits.peaks.len(), 2 * routes);
+        let samples = (limits
+            .bandwidth
+            .iter()
+            .chain(&limits.curve)
+            .map(|point| &point.samples))
+        .chain(limits.peaks.iter().map(|peak| &peak.samples))
+        .chain(
+            limits
+                .dispatches
+                .iter()
+                .map(|dispatch| &dispatch.samples_ns),
+        );
+        for samples in samples {
+            assert_eq!(samples.0.len(), 2);
+            assert!(
+                samples
+                    .0
+                    .iter()
+                    .all(|sample| sample.is_finite() && *sample > 0.0)
+            );
+        }
+        for operand in [Operand::Int8, Operand::Bf16, Operand::F32] {
+            let present = Route::ALL
+                .into_iter()
+                .any(|r| r.operand() == operand && r.is_available());
+            assert_eq!(limits.operations_per_second(operand).is_some(), present);
+        }
+    }
+
+    #[test]
+    fn thread_counts_double_up_to_all() {
+        assert_eq!(LimitsOptions::full(1).threads, [1]);
+        assert_eq!(LimitsOptions::full(2).threads, [1, 2]);
+        assert_eq!(LimitsOptions::full(6).threads, [1, 2, 4, 6]);
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert!(Samples(Vec::new()).median().is_nan());
+        assert_eq!(Samples(vec![3.0, 1.0, 2.0]).median(), 2.0);
+        assert_eq!(Samples(vec![4.0, 1.0, 2.0, 3.0]).median(), 2.5);
+        assert_eq!(Samples(vec![4.0, 1.0, 2.0]).range(), (1.0, 4.0));
     }
 }
