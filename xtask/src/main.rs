@@ -8,6 +8,7 @@
 
 mod check;
 mod fetch;
+mod golden;
 mod shell;
 mod sizes;
 mod tidy;
@@ -19,6 +20,8 @@ usage: cargo xtask TASK
 
   check [--only STEP]   everything a change must pass; STEP is one of its headings
   fetch                 real models and vocabularies into the cache
+  golden [--python PATH] [VARIANT...]
+                        tiny models and reference activations, by Hugging Face transformers
   tidy                  crate edges, caps and the other rules of the house
   sizes                 lines of each crate and file
 ";
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(None),
         ["check", "--only", step] => check::run(Some(step)),
         ["fetch"] => fetch::run(),
+        ["golden", rest @ ..] => golden::run(rest),
         ["tidy"] => tidy::run(),
         ["sizes"] => sizes::run(),
         _ => {
