@@ -88,6 +88,17 @@ pub enum Error {
     #[error("{place}: {what} nests deeper than {MAX_ARRAY_DEPTH} arrays")]
     ArrayDepth { place: Place, what: String },
 
+    #[error("{what}, {text}, has {found} bytes: expected 1 to {limit}")]
+    NameToWrite {
+        what: &'static str,
+        text: String,
+        found: usize,
+        limit: usize,
+    },
+
+    #[error("an array to write nests deeper than {MAX_ARRAY_DEPTH} arrays")]
+    ArrayDepthToWrite,
+
     #[error("shard {shard}: metadata key {key} appears twice")]
     DuplicateKey { shard: usize, key: String },
 
@@ -182,6 +193,13 @@ pub enum Error {
         found: ValueType,
     },
 
+    #[error("metadata {key} is an array of {found}: expected {expected}")]
+    WrongElementType {
+        key: String,
+        expected: &'static str,
+        found: ValueType,
+    },
+
     #[error("metadata {key} holds {found}: expected a number in the range of {expected}")]
     IntegerRange {
         key: String,
@@ -194,12 +212,15 @@ pub enum Error {
     )]
     TooManyBytes {
         tensor: String,
-        expected: u64,
+        expected: usize,
         given: usize,
     },
 
+    #[error("{given} bytes written after the last tensor: expected none")]
+    NoTensorLeft { given: usize },
+
     #[error("the file was finished early: tensor {tensor} still lacks {lacks} bytes")]
-    TooFewBytes { tensor: String, lacks: u64 },
+    TooFewBytes { tensor: String, lacks: usize },
 
     #[error("cannot write the {what}")]
     Io {

@@ -1,7 +1,7 @@
 //! Metadata of a file: keys in file order, looked up by name.
 
 use crate::error::{Error, quote};
-use crate::value::{Array, Strings, Value, ValueType};
+use crate::value::{Array, Elements, Strings, Value, ValueType};
 
 /// The key-value pairs of a GGUF file (of the first shard, where it is split).
 ///
@@ -139,18 +139,10 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// If the value is not an array of text.
     pub fn str_array(&self, key: &str) -> Result<Option<Strings<'a>>, Error> {
-        const EXPECTED: &str = "an array of strings";
-        let Some(array) = self.array_of(key, EXPECTED)? else {
-            return Ok(None);
-        };
-        match array.strings() {
-            Some(strings) => Ok(Some(strings)),
-            // An empty list written by a tool that had no element to tell the type from.
-            None if array.is_empty() => {
-                Ok(Array::from_checked(ValueType::String, 0, &[]).strings())
-            }
-            None => Err(wrong_type(key, EXPECTED, array.element_type())),
-        }
+        let is_string = |element| element == ValueType::String;
+        Ok(self
+            .elements(key, STRINGS, is_string)?
+            .map(Strings::of_strings))
     }
 
     /// The texts of the array under `key`, without copying them.
@@ -158,8 +150,7 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// If it is missing, or not an array of text.
     pub fn require_str_array(&self, key: &str) -> Result<Strings<'a>, Error> {
-        self.str_array(key)?
-            .ok_or_else(|| missing(key, "an array of strings"))
+        self.str_array(key)?.ok_or_else(|| missing(key, STRINGS))
     }
 
     /// The numbers of the array under `key`.
@@ -167,30 +158,16 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// If the value is not an array of `f32`.
     pub fn f32_array(&self, key: &str) -> Result<Option<Vec<f32>>, Error> {
-        self.list(key, "an array of f32", |value| match value {
-            Value::F32(value) => Ok(*value),
-            other => Err(wrong_type(key, "an array of f32", other.value_type())),
-        })
-    }
-
-    /// The integers of the array under `key`, of whatever width that fits.
-    ///
-    /// # Errors
-    /// If the value is not an array of integers, or one of them does not fit.
-    pub fn i32_array(&self, key: &str) -> Result<Option<Vec<i32>>, Error> {
-        self.list(key, "an array of i32", |value| {
-            to_integer(key, value, "i32")
-        })
-    }
-
-    /// The integers of the array under `key`, of whatever width that fits.
-    ///
-    /// # Errors
-    /// If the value is not an array of integers, or one of them does not fit.
-    pub fn u32_array(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
-        self.list(key, "an array of u32", |value| {
-            to_integer(key, value, "u32")
-        })
+        let elements =
+            self.elements(key, "an array of f32", |element| element == ValueType::F32)?;
+        let number = |value: Value<'a>| {
+            if let Value::F32(number) = value {
+                Some(number)
+            } else {
+                None
+            }
+        };
+        Ok(elements.map(|elements| elements.filter_map(number).collect()))
     }
 
     /// The booleans of the array under `key`.
@@ -198,32 +175,78 @@ impl<'a> Metadata<'a> {
     /// # Errors
     /// If the value is not an array of booleans.
     pub fn bool_array(&self, key: &str) -> Result<Option<Vec<bool>>, Error> {
-        self.list(key, "an array of bool", |value| match value {
-            Value::Bool(value) => Ok(*value),
-            other => Err(wrong_type(key, "an array of bool", other.value_type())),
-        })
+        let elements = self.elements(key, "an array of bool", |element| {
+            element == ValueType::Bool
+        })?;
+        let boolean = |value: Value<'a>| {
+            if let Value::Bool(boolean) = value {
+                Some(boolean)
+            } else {
+                None
+            }
+        };
+        Ok(elements.map(|elements| elements.filter_map(boolean).collect()))
     }
 
-    fn array_of(&self, key: &str, expected: &'static str) -> Result<Option<Array<'a>>, Error> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Array(array)) => Ok(Some(*array)),
-            Some(other) => Err(wrong_type(key, expected, other.value_type())),
-        }
+    /// The integers of the array under `key`, of whatever width, if they all fit.
+    ///
+    /// # Errors
+    /// If the value is not an array of integers, or one of them does not fit.
+    pub fn i32_array(&self, key: &str) -> Result<Option<Vec<i32>>, Error> {
+        self.integers(key, "an array of i32", "i32")
     }
 
-    fn list<T>(
+    /// The integers of the array under `key`, of whatever width, if they all fit.
+    ///
+    /// # Errors
+    /// If the value is not an array of integers, or one of them does not fit.
+    pub fn u32_array(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
+        self.integers(key, "an array of u32", "u32")
+    }
+
+    fn integers<T: TryFrom<i128>>(
         &self,
         key: &str,
         expected: &'static str,
-        convert: impl Fn(&Value<'a>) -> Result<T, Error>,
+        element: &'static str,
     ) -> Result<Option<Vec<T>>, Error> {
-        let array = self.array_of(key, expected)?;
-        array
-            .map(|array| array.iter().map(|value| convert(&value)).collect())
+        self.elements(key, expected, ValueType::is_integer)?
+            .map(|elements| {
+                elements
+                    .map(|value| to_integer(key, &value, element))
+                    .collect()
+            })
             .transpose()
     }
+
+    /// The elements of the array under `key`, if they are of a type that suits.
+    ///
+    /// No elements suit always: a tool that had none could not tell their type.
+    fn elements(
+        &self,
+        key: &str,
+        expected: &'static str,
+        suits: impl Fn(ValueType) -> bool,
+    ) -> Result<Option<Elements<'a>>, Error> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(array)) if array.is_empty() || suits(array.element_type()) => {
+                Ok(Some(array.iter()))
+            }
+            Some(Value::Array(array)) => {
+                let found = array.element_type();
+                Err(Error::WrongElementType {
+                    key: quote(key),
+                    expected,
+                    found,
+                })
+            }
+            Some(other) => Err(wrong_type(key, expected, other.value_type())),
+        }
+    }
 }
+
+const STRINGS: &str = "an array of strings";
 
 fn to_integer<T: TryFrom<i128>>(
     key: &str,

@@ -194,7 +194,7 @@ fn locate<'a>(tensor: &mut Tensor<'a>, data: &'a [u8], data_start: usize) -> Res
 /// the next begins.
 fn refuse_overlap(tensors: &[Tensor<'_>], shard: usize) -> Result<(), Error> {
     let mut by_offset: Vec<&Tensor<'_>> = tensors.iter().collect();
-    by_offset.sort_unstable_by_key(|tensor| tensor.offset);
+    by_offset.sort_unstable_by_key(|tensor| (tensor.offset, tensor.name));
     for (first, second) in by_offset.iter().zip(by_offset.iter().skip(1)) {
         if first.offset.saturating_add(first.data.len()) > second.offset {
             let (first, second) = (quote(first.name), quote(second.name));

@@ -63,6 +63,24 @@ value_types! {
     F64 = 12, 8, "f64", "IEEE 754, 64 bits.";
 }
 
+impl ValueType {
+    /// Whether values are integers, of whatever width and sign.
+    #[must_use]
+    pub const fn is_integer(self) -> bool {
+        match self {
+            Self::U8
+            | Self::I8
+            | Self::U16
+            | Self::I16
+            | Self::U32
+            | Self::I32
+            | Self::U64
+            | Self::I64 => true,
+            Self::F32 | Self::F64 | Self::Bool | Self::String | Self::Array => false,
+        }
+    }
+}
+
 impl fmt::Display for ValueType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -233,9 +251,7 @@ impl<'a> Array<'a> {
     /// The elements if they are text.
     #[must_use]
     pub fn strings(&self) -> Option<Strings<'a>> {
-        (self.element == ValueType::String).then(|| Strings {
-            elements: self.iter(),
-        })
+        (self.element == ValueType::String).then(|| Strings::of_strings(self.iter()))
     }
 }
 
@@ -282,6 +298,13 @@ impl ExactSizeIterator for Elements<'_> {}
 #[derive(Debug, Clone)]
 pub struct Strings<'a> {
     elements: Elements<'a>,
+}
+
+impl<'a> Strings<'a> {
+    /// `elements` are all text.
+    pub(crate) const fn of_strings(elements: Elements<'a>) -> Self {
+        Self { elements }
+    }
 }
 
 impl<'a> Iterator for Strings<'a> {
@@ -345,14 +368,7 @@ impl ArrayBuf {
             outer.len = outer.len.saturating_add(1);
         }
         if outer.depth > MAX_ARRAY_DEPTH {
-            let place = crate::Place {
-                shard: 0,
-                offset: 0,
-            };
-            return Err(Error::ArrayDepth {
-                place,
-                what: "an array to write".to_owned(),
-            });
+            return Err(Error::ArrayDepthToWrite);
         }
         Ok(outer)
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, quote};
 use crate::shard::{check_alignment, check_shape};
 use crate::tensor_type::TensorType;
 use crate::value::{Value, encode_string};
-use crate::{DEFAULT_ALIGNMENT, MAX_KEY_BYTES, MAX_TENSOR_NAME_BYTES, Place};
+use crate::{DEFAULT_ALIGNMENT, MAX_KEY_BYTES, MAX_TENSOR_NAME_BYTES};
 
 /// A GGUF file (version 3, little-endian) in the making.
 ///
@@ -152,20 +152,12 @@ impl Writer {
     }
 }
 
-fn check_length(what: &str, text: &str, limit: usize) -> Result<(), Error> {
+fn check_length(what: &'static str, text: &str, limit: usize) -> Result<(), Error> {
     if text.is_empty() || text.len() > limit {
-        let place = Place {
-            shard: 0,
-            offset: 0,
-        };
-        let (what, found) = (
-            format!("{what} to write, {},", quote(text)),
-            text.len() as u64,
-        );
-        return Err(Error::Length {
-            place,
+        return Err(Error::NameToWrite {
             what,
-            found,
+            text: quote(text),
+            found: text.len(),
             limit,
         });
     }
@@ -218,17 +210,12 @@ impl<W: Write> TensorStream<W> {
         }
         let given = bytes.len();
         let Some((name, lacks)) = self.pending.front_mut() else {
-            let tensor = "after the last".to_owned();
-            return Err(Error::TooManyBytes {
-                tensor,
-                expected: 0,
-                given,
-            });
+            return Err(Error::NoTensorLeft { given });
         };
         let Some(left) = lacks.checked_sub(given) else {
             return Err(Error::TooManyBytes {
                 tensor: quote(name),
-                expected: *lacks as u64,
+                expected: *lacks,
                 given,
             });
         };
@@ -249,7 +236,7 @@ impl<W: Write> TensorStream<W> {
         if let Some((name, lacks)) = self.current() {
             return Err(Error::TooFewBytes {
                 tensor: quote(name),
-                lacks: lacks as u64,
+                lacks,
             });
         }
         self.out.flush().map_err(|source| Error::Io {
