@@ -295,11 +295,7 @@ mod tests {
                 format.block_weights(),
                 "{format}"
             );
-            assert_eq!(
-                tensor_type.block_bytes(),
-                format.block_bytes(),
-                "{format}"
-            );
+            assert_eq!(tensor_type.block_bytes(), format.block_bytes(), "{format}");
         }
     }
 }
