@@ -1,1 +1,290 @@
-//! Placeholder.
+//! Text to token ids and back, streaming decode, chat templates.
+//!
+//! A [`Tokenizer`] is built from the metadata of a GGUF file. Two kinds are known: `gguf-bpe`
+//! (`tokenizer.ggml.model` = `gpt2`: byte-level BPE, words cut as `tokenizer.ggml.pre` says) and
+//! `gguf-spm` (`llama`: SentencePiece BPE with byte fallback). Ids are those of the upstream
+//! tokenizer, the one that the model was trained with; `tests/golden.rs` holds them to it.
+//!
+//! # What it promises about hostile input
+//!
+//! Metadata, text, ids and templates may be anything: the answer is a result or an [`Error`], never a
+//! panic. Encoding takes time n·log n in the text's length, whatever the text; building takes time
+//! proportional to the vocabulary, with pieces limited to 1024 bytes; a template runs on a budget.
+//!
+//! Sources: the GGUF keys, <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, and what
+//! llama.cpp makes of them, `src/llama-vocab.cpp` there; docs/decisions/0002-tokenizer.md.
+#![forbid(unsafe_code)]
+
+mod added;
+mod alphabet;
+mod byte_level;
+mod decode;
+mod end_of_generation;
+mod error;
+mod merging;
+mod pre;
+mod sentence_piece;
+mod template;
+mod vocabulary;
+
+use std::fmt;
+use std::sync::Arc;
+
+use redline_gguf::Metadata;
+
+pub use decode::StreamDecoder;
+pub use error::Error;
+pub use redline_gguf::TokenId;
+pub use template::{ChatTemplate, Message};
+
+use added::{AddedTokens, Part};
+use byte_level::ByteLevel;
+use decode::{Pieces, Spelling};
+use pre::Preset;
+use sentence_piece::SentencePiece;
+use vocabulary::{SpecialTokens, Vocabulary};
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// What [`Tokenizer::encode`] does beside finding the tokens of the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Adds BOS before and EOS after the text, each if the model wants it.
+    pub add_special: bool,
+    /// Takes the text of a control token, like `<|im_end|>`, for that token. Without it such text is
+    /// text: what users type should not become structure.
+    pub parse_special: bool,
+}
+
+/// Text to token ids and back, for one model.
+pub struct Tokenizer {
+    encoder: Encoder,
+    added: AddedTokens,
+    pieces: Arc<Pieces>,
+    special: SpecialTokens,
+    ends: Vec<TokenId>, // ascending
+    template: Option<ChatTemplate>,
+}
+
+enum Encoder {
+    ByteLevel(ByteLevel),
+    SentencePiece(SentencePiece),
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer that a file's metadata describes.
+    ///
+    /// A chat template is taken as it is: a malformed one is an error when it is rendered.
+    ///
+    /// # Errors
+    /// If keys are missing or of the wrong type, if the tokenizer or its pre-tokenizer is of no known
+    /// name, or if the vocabulary contradicts itself.
+    pub fn from_gguf(metadata: &Metadata<'_>) -> Result<Self, Error> {
+        match metadata.require_str(MODEL)? {
+            "gpt2" => Self::byte_level(metadata),
+            "llama" => Self::sentence_piece(metadata),
+            found => Err(Error::UnknownModel {
+                key: MODEL,
+                found: error::quote(found),
+                known: "gpt2, llama".to_owned(),
+            }),
+        }
+    }
+
+    fn byte_level(metadata: &Metadata<'_>) -> Result<Self, Error> {
+        let preset = Preset::named(PRE, metadata.require_str(PRE)?)?;
+        let defaults = SpecialTokens {
+            add_bos: preset.add_bos,
+            ..SpecialTokens::default()
+        };
+        let mut vocabulary = Vocabulary::read(metadata)?;
+        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
+        let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
+        let encoder = ByteLevel::new(metadata, &vocabulary, &preset, special.unknown)?;
+        let pieces = Pieces::new(&vocabulary, Spelling::ByteLevel);
+        Self::assemble(
+            metadata,
+            &vocabulary,
+            Encoder::ByteLevel(encoder),
+            pieces,
+            special,
+            ends,
+        )
+    }
+
+    fn sentence_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
+        // The layout of Llama's vocabulary, for files that leave it to be known.
+        let defaults = SpecialTokens {
+            unknown: Some(TokenId(0)),
+            bos: Some(TokenId(1)),
+            eos: Some(TokenId(2)),
+            add_bos: true,
+            add_eos: false,
+        };
+        let mut vocabulary = Vocabulary::read(metadata)?;
+        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
+        let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
+        let encoder = SentencePiece::new(metadata, &vocabulary, special.unknown)?;
+        let spelling = Spelling::SentencePiece {
+            strip_space: encoder.space_prefix,
+        };
+        let pieces = Pieces::new(&vocabulary, spelling);
+        Self::assemble(
+            metadata,
+            &vocabulary,
+            Encoder::SentencePiece(encoder),
+            pieces,
+            special,
+            ends,
+        )
+    }
+
+    fn assemble(
+        metadata: &Metadata<'_>,
+        vocabulary: &Vocabulary<'_>,
+        encoder: Encoder,
+        pieces: Pieces,
+        special: SpecialTokens,
+        ends: Vec<TokenId>,
+    ) -> Result<Self, Error> {
+        let text = |id: Option<TokenId>| id.map(|id| vocabulary.pieces[id.0 as usize]);
+        let template = metadata
+            .str(CHAT_TEMPLATE)?
+            .map(|source| ChatTemplate::new(source, text(special.bos), text(special.eos)));
+        let added = AddedTokens::new(vocabulary)?;
+        Ok(Self {
+            encoder,
+            added,
+            pieces: Arc::new(pieces),
+            special,
+            ends,
+            template,
+        })
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// If the vocabulary has no token for some byte of the text and none for the unknown.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, Error> {
+        let mut ids = Vec::new();
+        if options.add_special && self.special.add_bos {
+            ids.extend(self.special.bos);
+        }
+        for part in self.added.split(text, options.parse_special) {
+            match (part, &self.encoder) {
+                (Part::Token(id), _) => ids.push(id),
+                (Part::Text(text), Encoder::ByteLevel(encoder)) => {
+                    encoder.encode(text, &mut ids)?
+                }
+                (Part::Text(text), Encoder::SentencePiece(encoder)) => {
+                    encoder.encode(text, &mut ids)?;
+                }
+            }
+        }
+        if options.add_special && self.special.add_eos {
+            ids.extend(self.special.eos);
+        }
+        Ok(ids)
+    }
+
+    /// The text of `ids`. With `skip_special`, control tokens are left out. Ids outside the vocabulary
+    /// have no text.
+    ///
+    /// Where encoding puts a space before a text (SentencePiece), a space at the start is left out.
+    #[must_use]
+    pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
+        self.pieces.decode(ids, skip_special)
+    }
+
+    /// Turns ids into text as they come, control tokens left out. For text that goes on after a
+    /// prompt, see [`StreamDecoder::continuing`].
+    #[must_use]
+    pub fn stream_decoder(&self) -> StreamDecoder {
+        StreamDecoder::new(&self.pieces)
+    }
+
+    /// The token's text for people: bytes that are not UTF-8 on their own as `<0xE2>`.
+    #[must_use]
+    pub fn piece(&self, id: TokenId) -> Option<String> {
+        self.pieces.display(id)
+    }
+
+    /// The bytes that the token stands for.
+    #[must_use]
+    pub fn piece_bytes(&self, id: TokenId) -> Option<&[u8]> {
+        self.pieces.bytes(id)
+    }
+
+    /// Whether the token is structure rather than text: a control token, or the unknown one.
+    #[must_use]
+    pub fn is_special(&self, id: TokenId) -> bool {
+        self.pieces
+            .kind(id)
+            .is_some_and(vocabulary::TokenKind::is_special)
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The token that begins a text.
+    #[must_use]
+    pub fn bos(&self) -> Option<TokenId> {
+        self.special.bos
+    }
+
+    /// The token that ends a text.
+    #[must_use]
+    pub fn eos(&self) -> Option<TokenId> {
+        self.special.eos
+    }
+
+    /// Whether [`EncodeOptions::add_special`] adds [`bos`](Self::bos).
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.special.add_bos
+    }
+
+    /// Whether a generation ends with this token.
+    #[must_use]
+    pub fn is_end_of_generation(&self, id: TokenId) -> bool {
+        self.ends.binary_search(&id).is_ok()
+    }
+
+    /// The tokens that end a generation, ascending.
+    #[must_use]
+    pub fn end_of_generation(&self) -> &[TokenId] {
+        &self.ends
+    }
+
+    /// `"gguf-bpe"` or `"gguf-spm"`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.encoder {
+            Encoder::ByteLevel(_) => "gguf-bpe",
+            Encoder::SentencePiece(_) => "gguf-spm",
+        }
+    }
+
+    /// The template in the file, if there is one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("kind", &self.kind())
+            .field("vocab_size", &self.vocab_size())
+            .field("special", &self.special)
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
+}

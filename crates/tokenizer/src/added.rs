@@ -1,0 +1,125 @@
+//! Tokens that are found in text before anything else: user-defined ones always, control tokens
+//! where the caller asks for them.
+//!
+//! A match is the leftmost, and of those that start there the longest. Two automata instead of the
+//! `AddedVocabulary` of the `tokenizers` crate, because whether control tokens are parsed is asked
+//! for each text, and there it is a property of the shared tokenizer.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use redline_gguf::TokenId;
+
+use crate::error::Error;
+use crate::vocabulary::{TokenKind, Vocabulary};
+
+/// A part of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part<'t> {
+    /// Text to tokenize.
+    Text(&'t str),
+    /// A token found by its text.
+    Token(TokenId),
+}
+
+/// Finds added tokens in text.
+pub(crate) struct AddedTokens {
+    user_defined: Finder,
+    all: Finder,
+}
+
+impl AddedTokens {
+    pub(crate) fn new(vocabulary: &Vocabulary<'_>) -> Result<Self, Error> {
+        let of = |wanted: fn(TokenKind) -> bool| {
+            Finder::new(vocabulary.tokens().filter(|(_, _, kind)| wanted(*kind)))
+        };
+        Ok(Self {
+            user_defined: of(|kind| kind == TokenKind::UserDefined)?,
+            all: of(|kind| kind == TokenKind::UserDefined || kind.is_special())?,
+        })
+    }
+
+    /// The parts of `text` in order; no part is empty.
+    pub(crate) fn split<'t>(
+        &'t self,
+        text: &'t str,
+        parse_special: bool,
+    ) -> impl Iterator<Item = Part<'t>> {
+        if parse_special {
+            self.all.split(text)
+        } else {
+            self.user_defined.split(text)
+        }
+    }
+}
+
+struct Finder {
+    automaton: Option<AhoCorasick>,
+    ids: Vec<TokenId>, // by pattern
+}
+
+impl Finder {
+    fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str, TokenKind)>) -> Result<Self, Error> {
+        let (ids, texts): (Vec<_>, Vec<_>) =
+            tokens.map(|(id, text, _)| (TokenId(id), text)).unzip();
+        if texts.is_empty() {
+            return Ok(Self {
+                automaton: None,
+                ids,
+            });
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(texts)
+            .map_err(|error| Error::Library(error.to_string()))?;
+        Ok(Self {
+            automaton: Some(automaton),
+            ids,
+        })
+    }
+
+    fn split<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Part<'t>> {
+        let found = self
+            .automaton
+            .iter()
+            .flat_map(move |automaton| automaton.find_iter(text));
+        let tokens = found.map(|found| (found.range(), Some(self.ids[found.pattern().as_usize()])));
+        let end = std::iter::once((text.len()..text.len(), None));
+        let mut done = 0;
+        tokens.chain(end).flat_map(move |(range, id)| {
+            let before = &text[done..range.start];
+            done = range.end;
+            let before = Some(Part::Text(before)).filter(|_| !before.is_empty());
+            [before, id.map(Part::Token)].into_iter().flatten()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leftmost_match_wins_then_the_longest() {
+        let tokens = [(3, "ab"), (4, "abc"), (5, "bcd"), (6, "<s>")];
+        let kind = TokenKind::UserDefined;
+        let finder = Finder::new(tokens.into_iter().map(|(id, text)| (id, text, kind))).unwrap();
+        let split = |text| finder.split(text).collect::<Vec<_>>();
+        assert_eq!(
+            split("xabcd<s>"),
+            [
+                Part::Text("x"),
+                Part::Token(TokenId(4)),
+                Part::Text("d"),
+                Part::Token(TokenId(6))
+            ]
+        );
+        assert_eq!(split("abab"), [Part::Token(TokenId(3)); 2]);
+        assert_eq!(split("é<s"), [Part::Text("é<s")]);
+        assert_eq!(split(""), []);
+    }
+
+    #[test]
+    fn nothing_to_find_leaves_the_text_whole() {
+        let finder = Finder::new(std::iter::empty()).unwrap();
+        assert_eq!(finder.split("abc").collect::<Vec<_>>(), [Part::Text("abc")]);
+    }
+}

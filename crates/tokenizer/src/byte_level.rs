@@ -1,0 +1,113 @@
+//! Byte-level BPE, `gguf-bpe`: words become bytes, bytes become characters, characters are merged.
+
+use redline_gguf::{Metadata, TokenId};
+use std::borrow::Cow;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
+use tokenizers::{NormalizedString, Normalizer};
+
+use crate::alphabet;
+use crate::error::{Error, quote};
+use crate::merging::{append_merged, build};
+use crate::pre::{PreTokenizer, Preset};
+use crate::vocabulary::Vocabulary;
+
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// Encodes text that contains no added tokens.
+pub(crate) struct ByteLevel {
+    model: BPE,
+    pre_tokenizer: PreTokenizer,
+    compose: bool,
+    /// Which bytes have no token of their own.
+    missing: [bool; 256],
+}
+
+impl ByteLevel {
+    pub(crate) fn new(
+        metadata: &Metadata<'_>,
+        vocabulary: &Vocabulary<'_>,
+        preset: &Preset,
+        unknown: Option<TokenId>,
+    ) -> Result<Self, Error> {
+        let mut merges = Vec::new();
+        // Which pieces a merge names: those are text, whatever the file calls them.
+        let mut merged = vec![false; vocabulary.len()];
+        for (index, merge) in metadata.require_str_array(MERGES)?.enumerate() {
+            let (left, right) = split_merge(merge).ok_or_else(|| Error::MergeForm {
+                index,
+                merge: quote(merge),
+            })?;
+            for piece in [left, right, &[left, right].concat()] {
+                let id = vocabulary.id(piece).ok_or_else(|| Error::MergePiece {
+                    index,
+                    merge: quote(merge),
+                    piece: quote(piece),
+                })?;
+                merged[id as usize] = true;
+            }
+            merges.push((left.to_owned(), right.to_owned()));
+        }
+        let pieces: Vocab = vocabulary
+            .tokens()
+            .filter(|(id, _, kind)| merged[*id as usize] || !kind.is_special())
+            .map(|(id, piece, _)| (piece.to_owned(), id))
+            .collect();
+        let mut missing = [false; 256];
+        if unknown.is_none() {
+            let mut buffer = [0; 4];
+            missing = alphabet::CHARACTERS
+                .map(|character| !pieces.contains_key(&*character.encode_utf8(&mut buffer)));
+        }
+        Ok(Self {
+            model: build(vocabulary, pieces, merges, unknown, |builder| {
+                builder.ignore_merges(preset.whole_words)
+            })?,
+            pre_tokenizer: PreTokenizer::new(preset)?,
+            compose: preset.compose,
+            missing,
+        })
+    }
+
+    /// Appends the tokens of `text`.
+    pub(crate) fn encode(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+        let text = if self.compose {
+            compose(text)?
+        } else {
+            Cow::Borrowed(text)
+        };
+        if let Some(byte) = text.bytes().find(|byte| self.missing[usize::from(*byte)]) {
+            return Err(Error::Unencodable { byte });
+        }
+        let mut characters = String::new();
+        for word in self.pre_tokenizer.words(&text) {
+            characters.clear();
+            characters.extend(
+                word.bytes()
+                    .map(|byte| alphabet::CHARACTERS[usize::from(byte)]),
+            );
+            append_merged(&self.model, &characters, ids)?;
+        }
+        Ok(())
+    }
+}
+
+/// The two pieces of a merge; the first is not empty, so a space at its start belongs to it.
+fn split_merge(merge: &str) -> Option<(&str, &str)> {
+    let (space, _) = merge
+        .char_indices()
+        .skip(1)
+        .find(|(_, character)| *character == ' ')?;
+    Some((&merge[..space], &merge[space + 1..])).filter(|(_, right)| !right.is_empty())
+}
+
+/// Brings text into Unicode's composed form.
+fn compose(text: &str) -> Result<Cow<'_, str>, Error> {
+    if text.is_ascii() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut normalized = NormalizedString::from(text);
+    NFC.normalize(&mut normalized)
+        .map_err(|error| Error::Library(error.to_string()))?;
+    Ok(Cow::Owned(normalized.get().to_owned()))
+}
