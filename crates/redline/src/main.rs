@@ -7,11 +7,17 @@ mod cli;
 mod commands;
 mod config;
 mod failure;
+mod generate;
 mod interrupt;
+mod memory;
 mod models;
+mod npy;
 mod output;
 mod progress;
+mod prompt;
 mod pull;
+mod session;
+mod stop;
 mod units;
 
 use std::process::ExitCode;

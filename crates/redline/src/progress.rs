@@ -7,6 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{output, units};
 
+/// Below this, nothing is told to a log.
+const WORTH_TELLING_BYTES: u64 = 16 << 20;
+
 /// One piece of work with a size in bytes.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -20,7 +23,7 @@ impl Progress {
     /// Starts showing `label`; without a total, a spinner with the bytes so far.
     pub(crate) fn bytes(label: &str, total: Option<u64>) -> Self {
         let bar = output::stderr_is_terminal().then(|| terminal_bar(label, total));
-        let mut progress = Self {
+        let progress = Self {
             label: label.to_owned(),
             total,
             bar,
@@ -28,15 +31,6 @@ impl Progress {
         };
         progress.tell(0, 0);
         progress
-    }
-
-    /// Learns the total on the way.
-    pub(crate) fn set_total(&mut self, total: u64) {
-        self.total = Some(total);
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_style(bar_style());
-        }
     }
 
     /// `done` bytes are there.
@@ -62,8 +56,9 @@ impl Progress {
         }
     }
 
-    fn tell(&mut self, done: u64, quarter: u64) {
-        if self.bar.is_some() {
+    fn tell(&self, done: u64, quarter: u64) {
+        // What is done in a moment is not worth a line.
+        if self.bar.is_some() || self.total.is_some_and(|total| total < WORTH_TELLING_BYTES) {
             return;
         }
         let mut line = format!("{}: {} %", self.label, quarter * 25);

@@ -1,6 +1,11 @@
 //! The verbs, one module each: its flags ([`clap::Args`]) and its `run`.
 
+pub(crate) mod inspect;
+pub(crate) mod logits;
 pub(crate) mod pull;
+mod repl;
+pub(crate) mod run;
+pub(crate) mod tokenize;
 
 use crate::cli::{Cli, Command, Compute};
 use crate::config::Config;
@@ -26,6 +31,8 @@ pub(crate) struct Context {
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let default = Compute::default();
     let compute = match &cli.command {
+        Some(Command::Run(args)) => &args.compute,
+        Some(Command::Logits(args)) => &args.compute,
         _ => &default,
     };
     let config = Config::resolve(&cli.global, compute)?;
@@ -41,6 +48,10 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         interrupt: Interrupt::install()?,
     };
     match command {
+        Command::Run(args) => run::run(&args, &context),
+        Command::Inspect(args) => inspect::run(&args, &context),
+        Command::Tokenize(args) => tokenize::run(&args, &context),
+        Command::Logits(args) => logits::run(&args, &context),
         Command::Pull(args) => pull::run(&args, &context),
     }
 }

@@ -24,6 +24,13 @@ pub(crate) struct Resolved {
     pub(crate) synthetic: bool,
 }
 
+impl Resolved {
+    /// `real` or `synthetic`.
+    pub(crate) fn weights(&self) -> &'static str {
+        if self.synthetic { "synthetic" } else { "real" }
+    }
+}
+
 /// Finds the model called `name`, fetching or making it if need be; with no name, the default.
 ///
 /// # Errors

@@ -1,0 +1,307 @@
+//! Generating text: the engine's tokens, decoded as they come, up to a stop string.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use redline_compute::Cpu;
+use redline_engine::{EndReason, Engine, EngineOptions, Outcome, Request, SamplingParams};
+use redline_gguf::TokenId;
+use redline_model::Model;
+use redline_tokenizer::Tokenizer;
+
+use crate::interrupt::Interrupt;
+use crate::prompt::Form;
+use crate::stop::StopMatcher;
+
+/// Tokens generated at most where nobody says and the context allows.
+pub(crate) const DEFAULT_MAX_TOKENS: usize = 512;
+
+/// How tokens are drawn and when to stop.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Generating")]
+pub(crate) struct Generation {
+    /// 0..=2; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+    /// Only the k likeliest tokens stay; 0: all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// 0..=1: only the smallest set of tokens that reaches this probability stays
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    top_p: f32,
+    /// 0..=1: only tokens with this share of the likeliest one's probability stay
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    min_p: f32,
+    /// Above 0, up to 2: makes tokens that were seen less likely
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Chooses the random stream [default: a new one each time; shown by --stats and --json]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tokens to generate at most [default: 512, or what the context has room for]
+    #[arg(short = 'n', long, value_name = "TOKENS")]
+    max_tokens: Option<usize>,
+    /// Text that ends the answer and is not shown; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+impl Generation {
+    /// Fixes the seed, if nobody named one, so that it can be told.
+    pub(crate) fn with_seed(mut self) -> Self {
+        self.seed = self.seed.or_else(|| Some(random_seed()));
+        self
+    }
+
+    /// The seed; 0 before [`Self::with_seed`].
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
+    }
+
+    /// Positions needed for a prompt and its answer, at most `context_tokens` if nobody named the
+    /// answer's length.
+    pub(crate) fn positions(&self, prompt_tokens: usize, context_tokens: usize) -> usize {
+        prompt_tokens.saturating_add(self.max_tokens(prompt_tokens, context_tokens))
+    }
+
+    /// Tokens to generate at most.
+    fn max_tokens(&self, prompt_tokens: usize, context_tokens: usize) -> usize {
+        let room = context_tokens.saturating_sub(prompt_tokens).max(1);
+        self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room))
+    }
+
+    fn sampling(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed(),
+            ..SamplingParams::default()
+        }
+    }
+}
+
+/// A seed nobody can guess, short enough to be typed again.
+fn random_seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish() >> 32
+}
+
+/// What was generated.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its text, without the stop string.
+    pub(crate) text: String,
+    /// The stop string that ended it.
+    pub(crate) stopped_by: Option<String>,
+    /// The engine's account.
+    pub(crate) outcome: Outcome,
+}
+
+impl Answer {
+    /// `eos`, `stop`, `length` or `cancelled`.
+    pub(crate) fn end_reason(&self) -> &'static str {
+        match self.outcome.end_reason {
+            EndReason::Eos => "eos",
+            EndReason::Stop => "stop",
+            EndReason::Length => "length",
+            EndReason::Cancelled => "cancelled",
+        }
+    }
+
+    /// Prompt tokens computed, a second.
+    pub(crate) fn prefill_rate(&self) -> Option<f64> {
+        rate(
+            self.outcome.prompt_tokens - self.outcome.cached_tokens,
+            self.outcome.prefill,
+        )
+    }
+
+    /// Tokens generated after the first, a second.
+    pub(crate) fn decode_rate(&self) -> Option<f64> {
+        rate(
+            self.outcome.generated.len().saturating_sub(1),
+            self.outcome.decode,
+        )
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> Option<f64> {
+    (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
+}
+
+/// A loaded model that answers.
+#[derive(Debug)]
+pub(crate) struct Generator<'t> {
+    engine: Engine<Model<Cpu>>,
+    tokenizer: &'t Tokenizer,
+    continues: bool,
+}
+
+impl<'t> Generator<'t> {
+    /// Takes a model over.
+    pub(crate) fn new(
+        model: Model<Cpu>,
+        tokenizer: &'t Tokenizer,
+        form: &Form<'_>,
+        chunk_tokens: usize,
+    ) -> Self {
+        let engine = Engine::new(model, EngineOptions { chunk_tokens });
+        Self {
+            engine,
+            tokenizer,
+            continues: matches!(form, Form::Raw),
+        }
+    }
+
+    /// Positions there are.
+    pub(crate) fn context_length(&self) -> usize {
+        self.engine.context_length()
+    }
+
+    /// Answers a prompt; `emit` gets the text as it comes. An interrupt ends the answer, not the
+    /// process.
+    ///
+    /// # Errors
+    /// If the request breaks a rule or does not fit, or `emit` fails.
+    pub(crate) fn answer(
+        &mut self,
+        prompt: Vec<TokenId>,
+        generation: &Generation,
+        interrupt: &Interrupt,
+        emit: &mut dyn FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Answer> {
+        let request = Request {
+            max_tokens: generation.max_tokens(prompt.len(), self.engine.context_length()),
+            prompt,
+            sampling: generation.sampling(),
+            end_tokens: self.tokenizer.end_of_generation().to_vec(),
+            logprobs: false,
+        };
+        let decoder = self.tokenizer.stream_decoder();
+        let mut decoder = if self.continues {
+            decoder.continuing()
+        } else {
+            decoder
+        };
+        let mut sink = Sink::new(&generation.stop, emit);
+        let outcome = self
+            .engine
+            .generate(&request, interrupt.flag(), &mut |token| {
+                sink.push(&decoder.push(token.id))
+            })
+            .context("cannot generate")?;
+        if sink.stopped_by.is_none() && sink.failure.is_none() {
+            let _ = sink.push(&decoder.finish());
+            sink.finish();
+        }
+        match sink.failure {
+            Some(failure) => Err(failure),
+            None => Ok(Answer {
+                text: sink.text,
+                stopped_by: sink.stopped_by,
+                outcome,
+            }),
+        }
+    }
+}
+
+/// Where decoded text goes.
+struct Sink<'e> {
+    stops: StopMatcher,
+    emit: &'e mut dyn FnMut(&str) -> anyhow::Result<()>,
+    text: String,
+    stopped_by: Option<String>,
+    failure: Option<anyhow::Error>,
+}
+
+impl<'e> Sink<'e> {
+    fn new(stops: &[String], emit: &'e mut dyn FnMut(&str) -> anyhow::Result<()>) -> Self {
+        let stops = StopMatcher::new(stops);
+        Self {
+            stops,
+            emit,
+            text: String::new(),
+            stopped_by: None,
+            failure: None,
+        }
+    }
+
+    fn push(&mut self, text: &str) -> ControlFlow<()> {
+        let release = self.stops.push(text);
+        self.stopped_by = release.stopped_by;
+        self.emit(&release.text);
+        if self.stopped_by.is_some() || self.failure.is_some() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finish(&mut self) {
+        if self.stopped_by.is_none() {
+            let held = self.stops.finish();
+            self.emit(&held);
+        }
+    }
+
+    fn emit(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.text.push_str(text);
+        if let Err(error) = (self.emit)(text) {
+            self.failure = Some(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_flows_until_the_stop_string_and_a_failure_breaks_off() {
+        let mut seen = String::new();
+        let mut emit = |text: &str| {
+            seen.push_str(text);
+            Ok(())
+        };
+        let mut sink = Sink::new(&["###".to_owned()], &mut emit);
+        assert!(sink.push("one #").is_continue());
+        assert!(sink.push("two ##").is_continue());
+        assert!(sink.push("# three").is_break());
+        sink.finish();
+        assert_eq!(sink.text, "one #two ");
+        assert_eq!(sink.stopped_by.as_deref(), Some("###"));
+        assert_eq!(seen, "one #two ");
+
+        let mut emit = |_: &str| anyhow::bail!("closed");
+        let mut sink = Sink::new(&[], &mut emit);
+        assert!(sink.push("a").is_break());
+        assert!(sink.failure.is_some());
+    }
+
+    #[test]
+    fn the_answer_fits_unless_its_length_is_named() {
+        let generation = |max_tokens| Generation {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: None,
+            max_tokens,
+            stop: Vec::new(),
+        };
+        assert_eq!(
+            generation(None).positions(10, 8192),
+            10 + DEFAULT_MAX_TOKENS
+        );
+        assert_eq!(generation(None).positions(10, 100), 100);
+        assert_eq!(generation(None).positions(100, 100), 101);
+        assert_eq!(generation(Some(200)).positions(10, 100), 210);
+    }
+}

@@ -1,0 +1,103 @@
+//! From a model's name to something that computes.
+
+use anyhow::Context as _;
+use redline_compute::{ARITHMETIC_VERSION, Cpu};
+use redline_gguf::Gguf;
+use redline_model::{LoadOptions, MemoryPlan, Model, ModelFile};
+use redline_tokenizer::Tokenizer;
+
+use crate::commands::Context;
+use crate::config::Config;
+use crate::memory;
+use crate::models::Resolved;
+use crate::progress::Progress;
+
+/// Positions a chat has room for where nobody says: a cache for a model's whole context can be larger
+/// than the model.
+pub(crate) const DEFAULT_CONTEXT_TOKENS: usize = 4096;
+
+/// How something was computed; part of every machine-readable result.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Computing {
+    /// Instruction set.
+    pub(crate) isa: &'static str,
+    /// Threads.
+    pub(crate) threads: usize,
+    /// Prompt tokens in one step.
+    pub(crate) chunk_tokens: usize,
+    /// Version of the canonical arithmetic.
+    pub(crate) arithmetic_version: u32,
+}
+
+impl Computing {
+    /// As `config` says.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            isa: config.isa.name(),
+            threads: config.threads.get(),
+            chunk_tokens: config.chunk_tokens.get(),
+            arithmetic_version: ARITHMETIC_VERSION,
+        }
+    }
+}
+
+/// Maps a model's file.
+///
+/// # Errors
+/// If it cannot be opened.
+pub(crate) fn open(resolved: &Resolved) -> anyhow::Result<ModelFile> {
+    ModelFile::open(&resolved.path).with_context(|| format!("cannot open {}", resolved.name))
+}
+
+/// Reads a file's header, metadata and tensor directory.
+///
+/// # Errors
+/// If it is no valid GGUF.
+pub(crate) fn parse<'f>(file: &'f ModelFile, resolved: &Resolved) -> anyhow::Result<Gguf<'f>> {
+    file.gguf()
+        .with_context(|| format!("cannot read {}", resolved.path.display()))
+}
+
+/// Builds a model's tokenizer.
+///
+/// # Errors
+/// If its metadata describes none, or one that is not known.
+pub(crate) fn tokenizer(gguf: &Gguf<'_>, resolved: &Resolved) -> anyhow::Result<Tokenizer> {
+    Tokenizer::from_gguf(gguf.metadata())
+        .with_context(|| format!("cannot use the tokenizer of {}", resolved.path.display()))
+}
+
+/// What a load of a model for sequences of `context_tokens` positions prepares.
+pub(crate) fn load_options(config: &Config, context_tokens: Option<usize>) -> LoadOptions {
+    LoadOptions {
+        context: context_tokens,
+        max_step_tokens: config.chunk_tokens.get(),
+        ..LoadOptions::default()
+    }
+}
+
+/// Loads a model, showing how far it is, unless there is no room for it.
+///
+/// # Errors
+/// If memory is short, or the file is not a model that can be run.
+pub(crate) fn load(
+    file: &ModelFile,
+    gguf: &Gguf<'_>,
+    resolved: &Resolved,
+    options: &LoadOptions,
+    context: &Context,
+) -> anyhow::Result<Model<Cpu>> {
+    let cannot_load = || format!("cannot load {}", resolved.path.display());
+    let plan = MemoryPlan::new(gguf, options).with_context(cannot_load)?;
+    memory::check(plan).with_context(cannot_load)?;
+    let backend = Cpu::new(context.config.isa, context.config.threads.get());
+    let mut progress = Progress::bytes(
+        &format!("loading {}", resolved.name),
+        Some(plan.weight_bytes),
+    );
+    let model = Model::load(file, gguf, backend, options, &mut |report| {
+        progress.set(report.bytes)
+    });
+    progress.clear();
+    model.with_context(cannot_load)
+}

@@ -1,0 +1,155 @@
+//! Real models, teacher-forced over an English text, against llama.cpp.
+//!
+//! `conformance/<model>.gguf` holds what llama.cpp computed: the ids of the text, and at every
+//! position the likeliest next ids with their log-probabilities and that of all others together.
+//! `xtask/golden/llama_cpp_logits.py` makes it; the `.json` beside it says from what.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use redline_compute::Isa;
+use redline_gguf::{Gguf, TokenId};
+use redline_model::ModelFile;
+use redline_tokenizer::{EncodeOptions, Tokenizer};
+use support::{Setting, floats, ids, teacher_force};
+
+/// Least share of positions with the same likeliest id.
+const TOP1_AGREEMENT: f64 = 0.97;
+/// Largest mean divergence, in nats.
+const MEAN_KL: f64 = 0.02;
+
+/// What llama.cpp computed.
+struct Reference {
+    tokens: Vec<TokenId>,
+    /// Ids kept of each position.
+    top: usize,
+    /// `[positions, top]`, best first.
+    top_ids: Vec<TokenId>,
+    /// `[positions, top]`
+    top_logp: Vec<f32>,
+    /// `[positions]`
+    rest_logp: Vec<f32>,
+}
+
+impl Reference {
+    fn read(file: &Gguf<'_>) -> Self {
+        let (tokens, top_ids) = (ids(file, "tokens"), ids(file, "top_ids"));
+        let read = Self {
+            top: top_ids.len() / tokens.len(),
+            top_logp: floats(file, "top_logp"),
+            rest_logp: floats(file, "rest_logp"),
+            tokens,
+            top_ids,
+        };
+        assert!(read.tokens.len() >= 500, "{} positions", read.tokens.len());
+        assert_eq!(read.top_ids.len(), read.tokens.len() * read.top);
+        assert_eq!(read.top_logp.len(), read.top_ids.len());
+        assert_eq!(read.rest_logp.len(), read.tokens.len());
+        read
+    }
+
+    /// Divergence of `logits` from the reference at a position, in nats, over the kept ids and one
+    /// bucket for all others.
+    fn kl(&self, position: usize, logits: &[f32]) -> f64 {
+        let kept = position * self.top..(position + 1) * self.top;
+        let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let mass = |logit: f32| (f64::from(logit) - largest).exp();
+        let total: f64 = logits.iter().map(|logit| mass(*logit)).sum();
+        let mut rest = total;
+        let mut divergence = 0.0;
+        let mut term = |logp: f32, ours: f64| {
+            divergence += f64::from(logp).exp() * (f64::from(logp) - (ours / total).ln());
+        };
+        for (id, logp) in self.top_ids[kept.clone()].iter().zip(&self.top_logp[kept]) {
+            let ours = mass(logits[id.0 as usize]);
+            rest -= ours;
+            term(*logp, ours);
+        }
+        term(self.rest_logp[position], rest.max(f64::MIN_POSITIVE));
+        divergence
+    }
+}
+
+/// The lowest id of the largest logit.
+fn argmax(logits: &[f32]) -> TokenId {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    TokenId(logits.iter().position(|logit| *logit == largest).unwrap() as u32)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
+}
+
+fn check(name: &str, model: &Path) {
+    let file = ModelFile::open(&folder().join(format!("{name}.gguf"))).unwrap();
+    let reference = Reference::read(&file.gguf().unwrap());
+    let setting = Setting {
+        isa: Isa::detect(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        chunk: 64,
+    };
+    let (mut agreed, mut divergences) = (0_usize, Vec::new());
+    teacher_force(model, &reference.tokens, setting, &mut |position, logits| {
+        agreed += usize::from(argmax(logits) == reference.top_ids[position * reference.top]);
+        divergences.push(reference.kl(position, logits));
+    });
+    let positions = reference.tokens.len() as f64;
+    let agreement = agreed as f64 / positions;
+    let mean = divergences.iter().sum::<f64>() / positions;
+    let largest = divergences.iter().copied().fold(0.0, f64::max);
+    println!(
+        "{name}: {positions} positions, top-1 agreement {:.2} %, KL {mean:.5} in the mean, at most {largest:.4}",
+        100.0 * agreement
+    );
+    assert!(mean <= MEAN_KL, "{name}: mean KL {mean}");
+    assert!(agreement >= TOP1_AGREEMENT, "{name}: {agreement}");
+}
+
+/// llama.cpp's tokenizer and ours see the same ids in the text.
+fn check_ids(name: &str, model: &Path) {
+    let file = ModelFile::open(&folder().join(format!("{name}.gguf"))).unwrap();
+    let text = std::fs::read_to_string(folder().join("text.txt")).unwrap();
+    let model = ModelFile::open(model).unwrap();
+    let gguf = model.gguf().unwrap();
+    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+    let options = EncodeOptions {
+        add_special: true,
+        parse_special: false,
+    };
+    let found = tokenizer.encode(&text, options).unwrap();
+    assert_eq!(found, ids(&file.gguf().unwrap(), "tokens"), "{name}");
+}
+
+#[test]
+fn smollm2_agrees_with_llama_cpp() {
+    let Some(model) = redline_testkit::cached(redline_testkit::SMOLLM2) else {
+        return;
+    };
+    check("smollm2-135m", &model);
+}
+
+#[test]
+fn gemma3_agrees_with_llama_cpp() {
+    let Some(model) = redline_testkit::cached(redline_testkit::GEMMA3) else {
+        return;
+    };
+    check("gemma3-270m", &model);
+}
+
+#[test]
+fn smollm2_text_has_the_ids_of_llama_cpp() {
+    let Some(model) = redline_testkit::cached(redline_testkit::SMOLLM2) else {
+        return;
+    };
+    check_ids("smollm2-135m", &model);
+}
+
+#[test]
+fn gemma3_text_has_the_ids_of_llama_cpp() {
+    let Some(model) = redline_testkit::cached(redline_testkit::GEMMA3) else {
+        return;
+    };
+    check_ids("gemma3-270m", &model);
+}

@@ -1,0 +1,92 @@
+//! Running a model over given ids, and reading reference files.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses its part of this; a test may panic"
+)]
+
+use std::path::Path;
+
+use redline_compute::{Cpu, Isa};
+use redline_gguf::{Gguf, TensorType, TokenId};
+use redline_model::{
+    Forward, LoadOptions, LogitRows, Model, ModelFile, PageId, SequenceStep, StepPlan,
+};
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub isa: Isa,
+    pub threads: usize,
+    /// Tokens of a step.
+    pub chunk: usize,
+}
+
+/// Computes `ids` in steps of `setting.chunk` tokens and gives `each` the logits of every position
+/// in turn.
+pub fn teacher_force(
+    path: &Path,
+    ids: &[TokenId],
+    setting: Setting,
+    each: &mut dyn FnMut(usize, &[f32]),
+) {
+    let file = ModelFile::open(path).unwrap();
+    let chunk = setting.chunk.min(ids.len());
+    let options = LoadOptions {
+        context: Some(ids.len()),
+        max_step_tokens: chunk,
+        max_logit_rows: chunk,
+        ..LoadOptions::default()
+    };
+    let backend = Cpu::new(setting.isa, setting.threads);
+    let gguf = file.gguf().unwrap();
+    let mut model = Model::load(&file, &gguf, backend, &options, &mut |_| ()).unwrap();
+    let pages: Vec<PageId> = (0..model.page_count() as u32).map(PageId).collect();
+    let vocab = model.vocab_size();
+    let mut position = 0;
+    for tokens in ids.chunks(chunk) {
+        let sequences = [SequenceStep {
+            tokens,
+            position,
+            pages: &pages,
+            logits: LogitRows::All,
+        }];
+        let plan = StepPlan {
+            sequences: &sequences,
+        };
+        let logits = model.forward(&plan, &mut ()).unwrap();
+        assert_eq!(logits.len(), tokens.len() * vocab);
+        for row in logits.chunks_exact(vocab) {
+            each(position, row);
+            position += 1;
+        }
+    }
+}
+
+/// The values of an F32 tensor.
+pub fn floats(file: &Gguf<'_>, name: &str) -> Vec<f32> {
+    words(file, name, TensorType::F32)
+        .map(f32::from_le_bytes)
+        .collect()
+}
+
+/// The values of an I32 tensor that holds token ids.
+pub fn ids(file: &Gguf<'_>, name: &str) -> Vec<TokenId> {
+    words(file, name, TensorType::I32)
+        .map(|word| TokenId(u32::from_le_bytes(word)))
+        .collect()
+}
+
+fn words<'a>(
+    file: &Gguf<'a>,
+    name: &str,
+    expected: TensorType,
+) -> impl Iterator<Item = [u8; 4]> + use<'a> {
+    let tensor = file
+        .tensor(name)
+        .unwrap_or_else(|| panic!("no tensor {name}"));
+    assert_eq!(tensor.tensor_type, expected, "{name}");
+    let (words, rest) = tensor.data.as_chunks::<4>();
+    assert!(rest.is_empty(), "{name}");
+    words.iter().copied()
+}
