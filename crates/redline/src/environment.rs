@@ -64,8 +64,15 @@ impl Environment {
             huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             virtualization: virtualization(&flags).to_owned(),
-            kernel: format!("{} {}", std::env::consts::OS, line("/proc/sys/kernel/osrelease")),
-            load_average_1m: load.split_whitespace().next().and_then(|text| text.parse().ok()),
+            kernel: format!(
+                "{} {}",
+                std::env::consts::OS,
+                line("/proc/sys/kernel/osrelease")
+            ),
+            load_average_1m: load
+                .split_whitespace()
+                .next()
+                .and_then(|text| text.parse().ok()),
             redline: env!("CARGO_PKG_VERSION"),
             arithmetic: redline_compute::ARITHMETIC_VERSION,
         }
@@ -97,20 +104,33 @@ fn field(cpuinfo: &str, name: &str) -> Option<String> {
 
 fn signature(cpuinfo: &str) -> Option<String> {
     let part = |name| field(cpuinfo, name);
-    Some(format!("{}-{}-{}", part("cpu family")?, part("model")?, part("stepping")?))
+    Some(format!(
+        "{}-{}-{}",
+        part("cpu family")?,
+        part("model")?,
+        part("stepping")?
+    ))
 }
 
 /// `name: value kB` of `/proc/meminfo`, in bytes.
 fn kib(meminfo: &str, name: &str) -> Option<u64> {
     let value = field(meminfo, name)?;
-    value.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    value
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 fn vector_flags(flags: &str) -> Vec<String> {
     const FAMILIES: [&str; 7] = ["avx", "amx", "sse", "ssse", "fma", "f16c", "bmi"];
     let wanted = |flag: &&str| FAMILIES.iter().any(|family| flag.starts_with(family));
-    let mut found: Vec<String> =
-        flags.split_whitespace().filter(wanted).map(str::to_owned).collect();
+    let mut found: Vec<String> = flags
+        .split_whitespace()
+        .filter(wanted)
+        .map(str::to_owned)
+        .collect();
     found.sort_unstable();
     found
 }
@@ -125,7 +145,9 @@ fn virtualization(flags: &str) -> &'static str {
 
 /// The bracketed word of `always [madvise] never`.
 fn chosen(choices: &str) -> String {
-    let word = choices.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    let word = choices
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
     word.map_or_else(unknown, |(word, _)| word.to_owned())
 }
 
@@ -133,11 +155,20 @@ fn caches(folder: &Path) -> BTreeMap<String, u64> {
     let Ok(entries) = fs::read_dir(folder) else {
         return BTreeMap::new();
     };
-    entries.filter_map(|entry| cache(&entry.ok()?.path())).collect()
+    entries
+        .filter_map(|entry| cache(&entry.ok()?.path()))
+        .collect()
 }
 
 fn cache(folder: &Path) -> Option<(String, u64)> {
-    let text = |name| Some(fs::read_to_string(folder.join(name)).ok()?.trim().to_owned());
+    let text = |name| {
+        Some(
+            fs::read_to_string(folder.join(name))
+                .ok()?
+                .trim()
+                .to_owned(),
+        )
+    };
     let kib: u64 = text("size")?.strip_suffix('K')?.parse().ok()?;
     let name = format!("L{} {}", text("level")?, text("type")?.to_lowercase());
     Some((name, kib.checked_mul(1024)?))
@@ -153,7 +184,10 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
-        assert_eq!(field(CPUINFO, "model name").as_deref(), Some("Example 9000"));
+        assert_eq!(
+            field(CPUINFO, "model name").as_deref(),
+            Some("Example 9000")
+        );
         assert_eq!(signature(CPUINFO).as_deref(), Some("25-17-1"));
         assert_eq!(field(CPUINFO, "microcode"), None);
         assert_eq!(kib("MemTotal:       24 kB\n", "MemTotal"), Some(24 << 10));
@@ -163,7 +197,10 @@ mod tests {
     #[test]
     fn flags_and_choices_are_picked_out() {
         let flags = field(CPUINFO, "flags").unwrap();
-        assert_eq!(vector_flags(&flags), ["amx_tile", "avx2", "avx512f", "fma", "sse2"]);
+        assert_eq!(
+            vector_flags(&flags),
+            ["amx_tile", "avx2", "avx512f", "fma", "sse2"]
+        );
         assert_eq!(virtualization(&flags), "hypervisor");
         assert_eq!(virtualization("fpu sse2"), "none seen");
         assert_eq!(chosen("always [madvise] never\n"), "madvise");

@@ -9,6 +9,7 @@ mod host;
 mod peaks;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 pub use bandwidth::{Bandwidth, BandwidthProbe, Pattern, read_bandwidth};
@@ -142,16 +143,18 @@ pub struct LimitsProgress {
     pub what: String,
 }
 
-/// Measures everything; the machine should do nothing else meanwhile.
+/// Measures everything; the machine should do nothing else meanwhile. `progress` hears of each step
+/// before it starts, and may stop the measurement there.
 ///
 /// # Errors
-/// If the system does not give the memory to read.
+/// If the system does not give the memory to read; [`io::ErrorKind::Interrupted`] if `progress`
+/// breaks.
 ///
 /// # Panics
 /// If a thread count or the number of passes is zero.
 pub fn measure(
     options: &LimitsOptions,
-    progress: &mut dyn FnMut(&LimitsProgress),
+    progress: &mut dyn FnMut(&LimitsProgress) -> ControlFlow<()>,
 ) -> io::Result<MachineLimits> {
     assert!(options.passes > 0, "at least one pass");
     let most = options.threads.iter().copied().max().unwrap_or(1);
@@ -168,8 +171,15 @@ pub fn measure(
     let total = options.threads.len() * (2 + routes.len()) + curve_bytes.len();
     let mut done = 0;
     let mut step = |what: String| {
-        progress(&LimitsProgress { done, total, what });
         done += 1;
+        match progress(&LimitsProgress {
+            done: done - 1,
+            total,
+            what,
+        }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(io::Error::from(io::ErrorKind::Interrupted)),
+        }
     };
 
     let mut limits = MachineLimits {
@@ -179,14 +189,14 @@ pub fn measure(
         dispatches: Vec::new(),
     };
     for &threads in &options.threads {
-        step(format!("read bandwidth, {}", plural(threads)));
+        step(format!("read bandwidth, {}", plural(threads)))?;
         let mut probe = BandwidthProbe::with_working_set(threads, bytes)?;
         limits
             .bandwidth
             .push(probe.measure(options.passes, options.pass));
     }
     for &size in &curve_bytes {
-        step(format!("read bandwidth, {} KiB", size >> 10));
+        step(format!("read bandwidth, {} KiB", size >> 10))?;
         let mut probe = BandwidthProbe::with_working_set(most, size)?;
         limits
             .curve
@@ -194,7 +204,7 @@ pub fn measure(
     }
     for &threads in &options.threads {
         let mut pool = Pool::new(threads);
-        step(format!("dispatch, {}", plural(threads)));
+        step(format!("dispatch, {}", plural(threads)))?;
         limits.dispatches.push(dispatch(&mut pool, options.passes));
         for &route in &routes {
             step(format!(
@@ -202,7 +212,7 @@ pub fn measure(
                 route.operand().name(),
                 route.name(),
                 plural(threads)
-            ));
+            ))?;
             limits.peaks.push(peaks::measure(
                 &mut pool,
                 route,
@@ -268,7 +278,11 @@ mod tests {
             working_set_bytes: Some(1 << 20),
         };
         let mut steps = Vec::new();
-        let limits = measure(&options, &mut |step| steps.push(step.clone())).unwrap();
+        let limits = measure(&options, &mut |step| {
+            steps.push(step.clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         assert!(steps.iter().enumerate().all(|(i, step)| step.done == i));
         assert!(steps.iter().all(|step| step.total == steps.len()));
 
@@ -312,6 +326,25 @@ mod tests {
                 .any(|r| r.operand() == operand && r.is_available());
             assert_eq!(limits.operations_per_second(operand).is_some(), present);
         }
+    }
+
+    #[test]
+    fn a_break_stops_before_the_next_step() {
+        let options = LimitsOptions {
+            working_set_bytes: Some(1 << 16),
+            ..LimitsOptions::quick(1)
+        };
+        let stop = |step: &LimitsProgress| match step.done {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        };
+        let mut heard = 0;
+        let stopped = measure(&options, &mut |step| {
+            heard += 1;
+            stop(step)
+        });
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(heard, 2);
     }
 
     #[test]

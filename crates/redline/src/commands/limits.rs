@@ -44,7 +44,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let mut shown = Shown::new();
     let measured = limits::measure(&options, &mut |step| {
         shown.step(step);
-        if context.interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if context.interrupt.asked() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     shown.clear();
     let limits = match measured {
@@ -60,15 +64,24 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 }
 
 fn options(args: &Args, cores: usize) -> Result<LimitsOptions, Usage> {
-    let mut options =
-        if args.quick { LimitsOptions::quick(cores) } else { LimitsOptions::full(cores) };
+    let mut options = if args.quick {
+        LimitsOptions::quick(cores)
+    } else {
+        LimitsOptions::full(cores)
+    };
     if !args.threads.is_empty() {
         options.threads.clone_from(&args.threads);
         options.threads.sort_unstable();
         options.threads.dedup();
     }
-    match options.threads.iter().find(|count| !(1..=MAX_THREADS).contains(*count)) {
-        Some(count) => Err(Usage(format!("threads must be 1 to {MAX_THREADS}, found {count}"))),
+    match options
+        .threads
+        .iter()
+        .find(|count| !(1..=MAX_THREADS).contains(*count))
+    {
+        Some(count) => Err(Usage(format!(
+            "threads must be 1 to {MAX_THREADS}, found {count}"
+        ))),
         None => Ok(options),
     }
 }
@@ -87,8 +100,10 @@ impl Shown {
         let bar = output::stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.with_style(
-                ProgressStyle::with_template("{pos:>3}/{len} [{bar:24}] {msg}")
-                    .map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> ")),
+                ProgressStyle::with_template("{pos:>3}/{len} [{bar:24}] {msg}").map_or_else(
+                    |_| ProgressStyle::default_bar(),
+                    |s| s.progress_chars("=> "),
+                ),
             )
         });
         Self { bar, quarters: 0 }
@@ -100,7 +115,10 @@ impl Shown {
             bar.set_position(step.done as u64);
             bar.set_message(step.what.clone());
         } else if step.done * 4 >= step.total * self.quarters {
-            output::note(&format!("limits: {} of {}, {}", step.done, step.total, step.what));
+            output::note(&format!(
+                "limits: {} of {}, {}",
+                step.done, step.total, step.what
+            ));
             self.quarters += 1;
         }
     }
@@ -165,7 +183,11 @@ const OPERANDS: [Operand; 3] = [Operand::Int8, Operand::Bf16, Operand::F32];
 
 fn report(environment: &Environment, limits: &MachineLimits) -> String {
     let mut text = describe(environment);
-    let _ = writeln!(text, "\n{:<32}{:>8}{:>12}  range", "limit", "threads", "median");
+    let _ = writeln!(
+        text,
+        "\n{:<32}{:>8}{:>12}  range",
+        "limit", "threads", "median"
+    );
     for point in &limits.bandwidth {
         let what = format!("read, {}", units::bytes(point.working_set_bytes as u64));
         row(&mut text, &what, point.threads, &point.samples, 1e9, "GB/s");
@@ -182,10 +204,21 @@ fn report(environment: &Environment, limits: &MachineLimits) -> String {
         }
     }
     for dispatch in &limits.dispatches {
-        row(&mut text, "dispatch of all threads", dispatch.threads, &dispatch.samples_ns, 1e3, "µs");
+        row(
+            &mut text,
+            "dispatch of all threads",
+            dispatch.threads,
+            &dispatch.samples_ns,
+            1e3,
+            "µs",
+        );
     }
     if !limits.curve.is_empty() {
-        let _ = writeln!(text, "\n{:<32}{:>8}{:>12}  range", "read by working set", "threads", "median");
+        let _ = writeln!(
+            text,
+            "\n{:<32}{:>8}{:>12}  range",
+            "read by working set", "threads", "median"
+        );
     }
     for point in &limits.curve {
         let what = units::bytes(point.working_set_bytes as u64);
@@ -214,9 +247,17 @@ fn describe(environment: &Environment) -> String {
     for (name, bytes) in &environment.cache_bytes {
         let _ = write!(text, "{name} {}, ", units::bytes(*bytes));
     }
-    let memory = environment.memory_bytes.map_or_else(|| "unknown".to_owned(), units::bytes);
-    let load = environment.load_average_1m.map_or_else(|| "unknown".to_owned(), |l| l.to_string());
-    let _ = writeln!(text, "memory {memory}, huge pages {}, load {load}", environment.huge_pages);
+    let memory = environment
+        .memory_bytes
+        .map_or_else(|| "unknown".to_owned(), units::bytes);
+    let load = environment
+        .load_average_1m
+        .map_or_else(|| "unknown".to_owned(), |l| l.to_string());
+    let _ = writeln!(
+        text,
+        "memory {memory}, huge pages {}, load {load}",
+        environment.huge_pages
+    );
     let _ = writeln!(text, "{}", environment.cpu_flags.join(" "));
     text
 }
@@ -234,12 +275,19 @@ mod tests {
             pattern: Pattern::Four,
             samples: Samples(vec![rate, 2.0 * rate, 4.0 * rate]),
         };
-        let peak = |route, rate| Peak { route, threads: 1, samples: Samples(vec![rate]) };
+        let peak = |route, rate| Peak {
+            route,
+            threads: 1,
+            samples: Samples(vec![rate]),
+        };
         MachineLimits {
             bandwidth: vec![bandwidth(1, 10e9), bandwidth(2, 15e9)],
             curve: vec![bandwidth(2, 60e9)],
             peaks: vec![peak(Route::Dot512, 1e12), peak(Route::Fma512, 0.25e12)],
-            dispatches: vec![Dispatch { threads: 2, samples_ns: Samples(vec![300.0]) }],
+            dispatches: vec![Dispatch {
+                threads: 2,
+                samples_ns: Samples(vec![300.0]),
+            }],
         }
     }
 
@@ -265,13 +313,19 @@ mod tests {
         assert_eq!(document["best"]["int8_operations_per_second"], 1e12);
         assert_eq!(document["best"]["bf16_operations_per_second"], Value::Null);
         assert_eq!(document["not_applicable"], json!(["bf16"]));
-        assert_eq!(document["read_bandwidth"][1]["samples"], json!([15e9, 30e9, 60e9]));
+        assert_eq!(
+            document["read_bandwidth"][1]["samples"],
+            json!([15e9, 30e9, 60e9])
+        );
         assert_eq!(document["peaks"][0]["instruction"], "vpdpbusd zmm");
     }
 
     #[test]
     fn thread_counts_are_checked_sorted_and_distinct() {
-        let args = |threads| Args { threads, quick: true };
+        let args = |threads| Args {
+            threads,
+            quick: true,
+        };
         assert_eq!(options(&args(vec![2, 1, 2]), 8).unwrap().threads, [1, 2]);
         assert_eq!(options(&args(Vec::new()), 4).unwrap().threads, [1, 2, 4]);
         let error = options(&args(vec![1, 0]), 4).unwrap_err().to_string();
