@@ -62,15 +62,16 @@ impl Writer {
     ) -> Result<&mut Self, Error> {
         let value = value.into();
         check_length("a metadata key", key, MAX_KEY_BYTES)?;
-        if key == "general.alignment" {
-            self.alignment = alignment_of(&value)?;
-        }
-        if !self.keys.insert(key.to_owned()) {
+        if self.keys.contains(key) {
             return Err(Error::DuplicateKey {
                 shard: 0,
                 key: quote(key),
             });
         }
+        if key == "general.alignment" {
+            self.alignment = alignment_of(&value)?;
+        }
+        self.keys.insert(key.to_owned());
         encode_string(key, &mut self.entries);
         self.entries.extend(value.value_type().id().to_le_bytes());
         value.encode(&mut self.entries);

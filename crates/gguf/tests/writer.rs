@@ -36,6 +36,22 @@ fn keys_are_checked() {
 }
 
 #[test]
+fn a_refused_alignment_changes_nothing() {
+    let mut writer = Writer::new();
+    writer.metadata("general.alignment", 8_u32).unwrap();
+    assert!(writer.metadata("general.alignment", 64_u32).is_err());
+    assert!(writer.metadata("general.alignment", 3_u32).is_err());
+    writer.tensor("a", &[2], TensorType::I8).unwrap();
+    let mut stream = writer.start(Vec::new()).unwrap();
+    stream.write(&[1, 2]).unwrap();
+    let file = stream.finish().unwrap();
+    assert_eq!(
+        Gguf::parse(&[&file]).unwrap().tensor("a").unwrap().data,
+        [1, 2]
+    );
+}
+
+#[test]
 fn tensors_are_checked() {
     let mut writer = Writer::new();
     writer.tensor("t", &[4], TensorType::F32).unwrap();
