@@ -1,9 +1,9 @@
 //! `out = x · weightsᵀ` for a range of weight rows: which kernel computes which tile.
 
 use super::quantized::{Group, QuantizedRow, QuantizedRows};
-use super::{rows_float, spec};
 #[cfg(target_arch = "x86_64")]
-use super::{rows_k, rows_small};
+use super::{panel, panel_k::Large, panel_small::Small, rows_k, rows_small};
+use super::{rows_float, spec};
 use crate::Format;
 use crate::pool::ColumnsPart;
 use crate::quant::{BFloat, Float, Half};
@@ -12,7 +12,7 @@ use crate::quant::{
     BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512, IntSimd};
+use crate::simd::{Avx2, Avx512, Lanes};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Tokens a kernel takes at a time.
@@ -38,13 +38,19 @@ pub(crate) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
+    /// One row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> &'a [u8] {
+        let bytes = self.format.row_bytes(self.cols);
+        &self.bytes[row * bytes..][..bytes]
+    }
+
     /// Four rows from `row`; the last row stands in for those past `end`.
     #[inline(always)]
     fn four_rows(&self, row: usize, end: usize) -> [&'a [u8]; 4] {
-        let bytes = self.format.row_bytes(self.cols);
         let mut rows = [self.bytes; 4];
         for (r, slot) in rows.iter_mut().enumerate() {
-            *slot = &self.bytes[(row + r).min(end - 1) * bytes..][..bytes];
+            *slot = self.row((row + r).min(end - 1));
         }
         rows
     }
@@ -102,10 +108,10 @@ pub(crate) fn float(isa: Isa, weights: Weights<'_>, x: &[f32], out: &mut Columns
 }
 
 /// An output range: all tokens, the columns of `out`.
-struct Tile<'a, 'b> {
-    weights: Weights<'a>,
-    tokens: usize,
-    out: &'a mut ColumnsPart<'b>,
+pub(super) struct Tile<'a, 'b> {
+    pub(super) weights: Weights<'a>,
+    pub(super) tokens: usize,
+    pub(super) out: &'a mut ColumnsPart<'b>,
 }
 
 impl Tile<'_, '_> {
@@ -142,9 +148,8 @@ impl Tile<'_, '_> {
 }
 
 fn by_specification(tile: Tile<'_, '_>, x: &QuantizedRows) {
-    let bytes = tile.weights.format.row_bytes(tile.weights.cols);
     for row in tile.out.range() {
-        let weights = &tile.weights.bytes[row * bytes..][..bytes];
+        let weights = tile.weights.row(row);
         for token in 0..tile.tokens {
             tile.out.row(token, row..row + 1)[0] =
                 spec::dot(tile.weights.format, weights, x.row(token));
@@ -159,34 +164,45 @@ struct Quantized<'a, 'b> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<S: IntSimd> Kernel<S> for Quantized<'_, '_> {
+impl<S: Lanes> Kernel<S> for Quantized<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
         let Self { tile, x } = self;
         let many = |token: usize| -> [QuantizedRow<'_>; TOKENS] {
-            std::array::from_fn(|i| x.row(token + i))
+            [
+                x.row(token),
+                x.row(token + 1),
+                x.row(token + 2),
+                x.row(token + 3),
+            ]
         };
         macro_rules! fill {
-            ($kernels:ident, $block:ty) => {
-                tile.fill(
-                    #[inline(always)]
-                    |rows, token| $kernels::four_rows::<$block, S, TOKENS>(s, rows, many(token)),
-                    #[inline(always)]
-                    |rows, token| $kernels::four_rows::<$block, S, 1>(s, rows, [x.row(token)]),
-                )
+            ($kernels:ident, $panel:ident, $block:ty) => {
+                if tile.tokens >= panel::MIN_TOKENS {
+                    panel::fill::<$panel<$block>, S>(s, tile, x);
+                } else {
+                    tile.fill(
+                        #[inline(always)]
+                        |rows, token| {
+                            $kernels::four_rows::<$block, S, TOKENS>(s, rows, many(token))
+                        },
+                        #[inline(always)]
+                        |rows, token| $kernels::four_rows::<$block, S, 1>(s, rows, [x.row(token)]),
+                    );
+                }
             };
         }
         match tile.weights.format {
-            Format::Q8_0 => fill!(rows_small, BlockQ8_0),
-            Format::Q4_0 => fill!(rows_small, BlockQ4_0),
-            Format::Q4_1 => fill!(rows_small, BlockQ4_1),
-            Format::Q5_0 => fill!(rows_small, BlockQ5_0),
-            Format::Q5_1 => fill!(rows_small, BlockQ5_1),
-            Format::Q4_K => fill!(rows_k, BlockQ4K),
-            Format::Q5_K => fill!(rows_k, BlockQ5K),
-            Format::Q6_K => fill!(rows_k, BlockQ6K),
+            Format::Q8_0 => fill!(rows_small, Small, BlockQ8_0),
+            Format::Q4_0 => fill!(rows_small, Small, BlockQ4_0),
+            Format::Q4_1 => fill!(rows_small, Small, BlockQ4_1),
+            Format::Q5_0 => fill!(rows_small, Small, BlockQ5_0),
+            Format::Q5_1 => fill!(rows_small, Small, BlockQ5_1),
+            Format::Q4_K => fill!(rows_k, Large, BlockQ4K),
+            Format::Q5_K => fill!(rows_k, Large, BlockQ5K),
+            Format::Q6_K => fill!(rows_k, Large, BlockQ6K),
             Format::F32 | Format::F16 | Format::BF16 => {
                 panic!("{} has no quantised activations", tile.weights.format)
             }
@@ -207,7 +223,9 @@ impl<S: Simd> Kernel<S> for Floats<'_, '_> {
         let Self { tile, x } = self;
         let cols = tile.weights.cols;
         let row = |token: usize| &x[token * cols..][..cols];
-        let many = |token: usize| -> [&[f32]; TOKENS] { std::array::from_fn(|i| row(token + i)) };
+        let many = |token: usize| -> [&[f32]; TOKENS] {
+            [row(token), row(token + 1), row(token + 2), row(token + 3)]
+        };
         macro_rules! fill {
             ($block:ty) => {
                 tile.fill(

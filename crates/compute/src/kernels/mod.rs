@@ -12,6 +12,12 @@ pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+#[cfg(target_arch = "x86_64")]
+mod panel;
+#[cfg(target_arch = "x86_64")]
+mod panel_k;
+#[cfg(target_arch = "x86_64")]
+mod panel_small;
 pub(crate) mod quantized;
 mod rows_float;
 #[cfg(target_arch = "x86_64")]

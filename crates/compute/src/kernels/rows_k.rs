@@ -4,28 +4,33 @@
 use std::arch::x86_64::__m256i;
 
 use super::quantized::QuantizedRow;
-use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, blocks};
-use crate::simd::IntSimd;
+use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, Half, blocks};
+use crate::simd::{IntSimd, Lanes};
 
-/// A block of 256 weights, unpacked.
-pub(super) struct Unpacked {
-    /// Unsigned integers in element order, 32 a vector, at most 63.
-    weights: [__m256i; 8],
-    /// The scale of each byte pair.
-    scales: [__m256i; 8],
-    /// Multiplied with the activations' sums of 16.
-    per_sum: [i16; 16],
-    d: f32,
-    dmin: f32,
-}
-
-/// What a K format is made of.
+/// What a K format is made of. With `products = Σ scale · Σ u·x` over groups and
+/// `sums = Σ per_sum · Σ₁₆ x`, both exact, a block takes one or two chain steps.
 pub(super) trait KFormat: Block {
-    fn unpack<S: IntSimd>(&self, s: S) -> Unpacked;
+    /// Groups with a scale of their own: 8 or 16.
+    const GROUPS: usize;
 
-    /// The chain steps of one block, from `products = Σ scale · Σ u·x` and
-    /// `sums = Σ per_sum · Σ₁₆ x`.
-    fn chain(block: &Unpacked, products: i32, sums: i32, d_x: f32, acc: f32) -> f32;
+    /// Unsigned integers in element order, 32 a vector, at most 63.
+    fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8];
+    /// The scale of every 16 elements.
+    fn scales(&self) -> [i16; 16];
+    /// What multiplies the sums of every 16 activations.
+    fn per_sum(&self) -> [i16; 16];
+    /// The block's scale, and the scale of its minima (zero where it has none).
+    fn d_and_dmin(&self) -> (Half, Half);
+
+    /// The chain steps of one row, from the scales times the activations' scale.
+    fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32;
+    /// The chain steps of a vector of rows.
+    fn chain_lanes<S: Lanes>(
+        s: S,
+        scales: (S::Floats, S::Floats),
+        sums: (S::Ints, S::Ints),
+        acc: S::Floats,
+    ) -> S::Floats;
 }
 
 /// `[T][4]` dot products of four rows with `T` tokens.
@@ -39,17 +44,25 @@ pub(super) fn four_rows<F: KFormat, S: IntSimd, const T: usize>(
     let mut acc = [[0.0; 4]; T];
     for b in 0..rows[0].len() {
         for r in 0..4 {
-            let block = rows[r][b].unpack(s);
+            let block = &rows[r][b];
+            let weights = block.weights(s);
+            let group_scales = block.scales();
+            let per_sum = block.per_sum();
+            let mut scales = [s.zero_i32(); 8];
+            for g in 0..8 {
+                scales[g] = s.scale_pair(group_scales[2 * g], group_scales[2 * g + 1]);
+            }
+            let (d, dmin) = block.d_and_dmin();
+            let (d, dmin) = (s.widen_one(d.0), s.widen_one(dmin.0));
             for t in 0..T {
                 let (q, _) = x[t].q.as_chunks::<256>().0[b].as_chunks::<32>();
                 let mut dots = s.zero_i32();
                 for g in 0..8 {
-                    let x = s.bytes_i8(&q[g]);
-                    dots = s.dot_scaled(dots, block.weights[g], x, block.scales[g]);
+                    dots = s.dot_scaled(dots, weights[g], s.bytes_i8(&q[g]), scales[g]);
                 }
-                let sums = s.dot_i16(&block.per_sum, &x[t].sums.as_chunks().0[b]);
-                let products = s.sum_i32(dots);
-                acc[t][r] = F::chain(&block, products, sums, x[t].scales[b], acc[t][r]);
+                let sums = s.dot_i16(&per_sum, &x[t].sums.as_chunks().0[b]);
+                let d_x = x[t].scales[b];
+                acc[t][r] = F::chain((d * d_x, dmin * d_x), (s.sum_i32(dots), sums), acc[t][r]);
             }
         }
     }
@@ -58,39 +71,76 @@ pub(super) fn four_rows<F: KFormat, S: IntSimd, const T: usize>(
 
 /// `acc + d·d_x·S − dmin·d_x·M`, in two fused steps.
 #[inline(always)]
-fn affine_chain(block: &Unpacked, products: i32, minima: i32, d_x: f32, acc: f32) -> f32 {
-    let acc = (block.d * d_x).mul_add(products as f32, acc);
-    (-(block.dmin * d_x)).mul_add(minima as f32, acc)
+fn affine_chain((d, dmin): (f32, f32), (products, minima): (i32, i32), acc: f32) -> f32 {
+    let acc = d.mul_add(products as f32, acc);
+    (-dmin).mul_add(minima as f32, acc)
 }
 
-/// Eight groups of 32 with six-bit scales and minima.
+/// The same for a vector of rows.
 #[inline(always)]
-fn affine_block<S: IntSimd>(
+fn affine_chain_lanes<S: Lanes>(
     s: S,
-    weights: [__m256i; 8],
-    (scales, mins): ([u8; 8], [u8; 8]),
-    (d, dmin): (f32, f32),
-) -> Unpacked {
-    let mut scale_vectors = [s.zero_i32(); 8];
-    let mut per_sum = [0; 16];
+    (d, dmin): (S::Floats, S::Floats),
+    (products, minima): (S::Ints, S::Ints),
+    acc: S::Floats,
+) -> S::Floats {
+    let acc = s.floats_fma(d, s.to_floats(products), acc);
+    let minus = s.floats_mul(dmin, s.floats_splat(-1.0));
+    s.floats_fma(minus, s.to_floats(minima), acc)
+}
+
+/// Each of eight values twice.
+#[inline(always)]
+fn twice(values: [u8; 8]) -> [i16; 16] {
+    let mut out = [0; 16];
     for g in 0..8 {
-        let scale = i16::from(scales[g]);
-        scale_vectors[g] = s.scale_pair(scale, scale);
-        per_sum[2 * g] = i16::from(mins[g]);
-        per_sum[2 * g + 1] = i16::from(mins[g]);
+        out[2 * g] = i16::from(values[g]);
+        out[2 * g + 1] = i16::from(values[g]);
     }
-    Unpacked {
-        weights,
-        scales: scale_vectors,
-        per_sum,
-        d,
-        dmin,
-    }
+    out
+}
+
+macro_rules! affine {
+    () => {
+        const GROUPS: usize = 8;
+
+        #[inline(always)]
+        fn scales(&self) -> [i16; 16] {
+            twice(self.scales_and_mins().0)
+        }
+
+        #[inline(always)]
+        fn per_sum(&self) -> [i16; 16] {
+            twice(self.scales_and_mins().1)
+        }
+
+        #[inline(always)]
+        fn d_and_dmin(&self) -> (Half, Half) {
+            (self.d, self.dmin)
+        }
+
+        #[inline(always)]
+        fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32 {
+            affine_chain(scales, sums, acc)
+        }
+
+        #[inline(always)]
+        fn chain_lanes<S: Lanes>(
+            s: S,
+            scales: (S::Floats, S::Floats),
+            sums: (S::Ints, S::Ints),
+            acc: S::Floats,
+        ) -> S::Floats {
+            affine_chain_lanes(s, scales, sums, acc)
+        }
+    };
 }
 
 impl KFormat for BlockQ4K {
+    affine!();
+
     #[inline(always)]
-    fn unpack<S: IntSimd>(&self, s: S) -> Unpacked {
+    fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8] {
         let (packed, _) = self.qs.as_chunks::<32>();
         let mut weights = [s.zero_i32(); 8];
         for pair in 0..4 {
@@ -98,19 +148,15 @@ impl KFormat for BlockQ4K {
             weights[2 * pair] = s.field::<0>(bytes, 15);
             weights[2 * pair + 1] = s.field::<4>(bytes, 15);
         }
-        let coefficients = (self.d.to_f32(), self.dmin.to_f32());
-        affine_block(s, weights, self.scales_and_mins(), coefficients)
-    }
-
-    #[inline(always)]
-    fn chain(block: &Unpacked, products: i32, sums: i32, d_x: f32, acc: f32) -> f32 {
-        affine_chain(block, products, sums, d_x, acc)
+        weights
     }
 }
 
 impl KFormat for BlockQ5K {
+    affine!();
+
     #[inline(always)]
-    fn unpack<S: IntSimd>(&self, s: S) -> Unpacked {
+    fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8] {
         let (packed, _) = self.qs.as_chunks::<32>();
         let high = s.bytes(&self.qh);
         // Bit g of byte j is the fifth bit of element j of group g.
@@ -130,19 +176,15 @@ impl KFormat for BlockQ5K {
             weights[2 * pair] = s.merge::<4>(s.field::<0>(bytes, 15), fifth[2 * pair]);
             weights[2 * pair + 1] = s.merge::<4>(s.field::<4>(bytes, 15), fifth[2 * pair + 1]);
         }
-        let coefficients = (self.d.to_f32(), self.dmin.to_f32());
-        affine_block(s, weights, self.scales_and_mins(), coefficients)
-    }
-
-    #[inline(always)]
-    fn chain(block: &Unpacked, products: i32, sums: i32, d_x: f32, acc: f32) -> f32 {
-        affine_chain(block, products, sums, d_x, acc)
+        weights
     }
 }
 
 impl KFormat for BlockQ6K {
+    const GROUPS: usize = 16;
+
     #[inline(always)]
-    fn unpack<S: IntSimd>(&self, s: S) -> Unpacked {
+    fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8] {
         let (low, _) = self.ql.as_chunks::<32>();
         let (high, _) = self.qh.as_chunks::<32>();
         let mut weights = [s.zero_i32(); 8];
@@ -154,24 +196,38 @@ impl KFormat for BlockQ6K {
             weights[4 * half + 2] = s.merge::<4>(s.field::<4>(first, 15), s.field::<4>(top, 3));
             weights[4 * half + 3] = s.merge::<4>(s.field::<4>(second, 15), s.field::<6>(top, 3));
         }
-        let mut scales = [s.zero_i32(); 8];
-        for g in 0..8 {
-            let [first, last] = [self.scales[2 * g], self.scales[2 * g + 1]];
-            scales[g] = s.scale_pair(i16::from(first), i16::from(last));
-        }
-        let per_sum = self.scales.map(i16::from);
-        Unpacked {
-            weights,
-            scales,
-            per_sum,
-            d: self.d.to_f32(),
-            dmin: 0.0,
-        }
+        weights
     }
 
     #[inline(always)]
-    fn chain(block: &Unpacked, products: i32, sums: i32, d_x: f32, acc: f32) -> f32 {
-        // Σ sc·(q − 32)·x = Σ sc·q·x − 32 Σ sc·x
-        (block.d * d_x).mul_add((products - 32 * sums) as f32, acc)
+    fn scales(&self) -> [i16; 16] {
+        self.scales.map(i16::from)
+    }
+
+    #[inline(always)]
+    fn per_sum(&self) -> [i16; 16] {
+        self.scales.map(i16::from)
+    }
+
+    #[inline(always)]
+    fn d_and_dmin(&self) -> (Half, Half) {
+        (self.d, Half([0; 2]))
+    }
+
+    // Σ sc·(q − 32)·x = Σ sc·q·x − 32 Σ sc·x
+    #[inline(always)]
+    fn chain((d, _): (f32, f32), (products, sums): (i32, i32), acc: f32) -> f32 {
+        d.mul_add((products - 32 * sums) as f32, acc)
+    }
+
+    #[inline(always)]
+    fn chain_lanes<S: Lanes>(
+        s: S,
+        (d, _): (S::Floats, S::Floats),
+        (products, sums): (S::Ints, S::Ints),
+        acc: S::Floats,
+    ) -> S::Floats {
+        let centred = s.mul_add_i32(products, sums, s.ints_splat(-32));
+        s.floats_fma(d, s.to_floats(centred), acc)
     }
 }

@@ -10,11 +10,11 @@ use crate::simd::IntSimd;
 pub(super) trait SmallFormat: Block {
     /// Subtracted from every unpacked integer.
     const OFFSET: i32;
+    /// Whether the unpacked integers are signed bytes.
+    const SIGNED: bool = false;
     /// Whether weights have a minimum beside the scale.
     const MINIMUM: bool = false;
 
-    /// `Σ (integers + OFFSET) · x`, in eight partial sums.
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i;
     /// The integers `+ OFFSET` in element order.
     fn integers<S: IntSimd>(&self, s: S) -> __m256i;
     fn scale(&self) -> Half;
@@ -70,7 +70,11 @@ fn step<F: SmallFormat, S: IntSimd>(
     let d_x = s.rows_splat(x.scales[b]);
     let mut dots = [s.zero_i32(); 4];
     for r in 0..4 {
-        dots[r] = F::dot(s, weights[r], q);
+        dots[r] = if F::SIGNED {
+            s.dot_signed(s.zero_i32(), weights[r], q)
+        } else {
+            s.dot(s.zero_i32(), weights[r], q)
+        };
     }
     let sums = s.rows_sums(dots, F::OFFSET * sum_x);
     let mut acc = s.rows_fma(s.rows_mul(scales, d_x), sums, acc);
@@ -80,18 +84,9 @@ fn step<F: SmallFormat, S: IntSimd>(
     acc
 }
 
-#[inline(always)]
-fn unsigned<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-    s.dot(s.zero_i32(), weights, x)
-}
-
 impl SmallFormat for BlockQ8_0 {
     const OFFSET: i32 = 0;
-
-    #[inline(always)]
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-        s.dot_signed(s.zero_i32(), weights, x)
-    }
+    const SIGNED: bool = true;
 
     #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
@@ -108,11 +103,6 @@ impl SmallFormat for BlockQ4_0 {
     const OFFSET: i32 = 8;
 
     #[inline(always)]
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-        unsigned(s, weights, x)
-    }
-
-    #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
         s.nibbles(&self.qs)
     }
@@ -126,11 +116,6 @@ impl SmallFormat for BlockQ4_0 {
 impl SmallFormat for BlockQ4_1 {
     const OFFSET: i32 = 0;
     const MINIMUM: bool = true;
-
-    #[inline(always)]
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-        unsigned(s, weights, x)
-    }
 
     #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
@@ -152,11 +137,6 @@ impl SmallFormat for BlockQ5_0 {
     const OFFSET: i32 = 16;
 
     #[inline(always)]
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-        unsigned(s, weights, x)
-    }
-
-    #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
         s.or(
             s.nibbles(&self.qs),
@@ -173,11 +153,6 @@ impl SmallFormat for BlockQ5_0 {
 impl SmallFormat for BlockQ5_1 {
     const OFFSET: i32 = 0;
     const MINIMUM: bool = true;
-
-    #[inline(always)]
-    fn dot<S: IntSimd>(s: S, weights: __m256i, x: __m256i) -> __m256i {
-        unsigned(s, weights, x)
-    }
 
     #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {

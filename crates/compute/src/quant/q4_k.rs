@@ -81,6 +81,7 @@ impl Block for BlockQ4K {
 /// Six-bit scales and minima of eight groups. Bytes 0..4 and 4..8 hold scales and minima of groups
 /// 0..4 in their low six bits, and above those the top two bits of groups 4..8, whose low four bits
 /// are the nibbles of bytes 8..12.
+#[inline]
 pub(super) fn scales_and_mins(packed: &[u8; 12]) -> ([u8; GROUPS], [u8; GROUPS]) {
     let mut scales = [0; GROUPS];
     let mut mins = [0; GROUPS];

@@ -42,6 +42,19 @@ pub(crate) trait IntSimd: Simd {
         op!(_mm256_loadu_si256(x.as_ptr().cast()))
     }
 
+    #[inline(always)]
+    fn array(self, x: __m256i) -> [u8; 32] {
+        let mut out = [0; 32];
+        op!(_mm256_storeu_si256(out.as_mut_ptr().cast(), x));
+        out
+    }
+
+    /// Exact widening of one stored half-precision value.
+    #[inline(always)]
+    fn widen_one(self, x: [u8; 2]) -> f32 {
+        op!(widen_one(x))
+    }
+
     /// Sixteen bytes' low nibbles, then their high nibbles.
     #[inline(always)]
     fn nibbles(self, x: &[u8; 16]) -> __m256i {
@@ -217,6 +230,14 @@ fn sum_i32(x: __m256i) -> i32 {
     let four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_one(x: [u8; 2]) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(
+        u16::from_le_bytes(x),
+    ))))
 }
 
 #[inline]

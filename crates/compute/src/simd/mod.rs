@@ -18,6 +18,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod int256;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub(crate) mod limit_loops;
 mod scalar;
 
@@ -27,6 +29,8 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use int256::IntSimd;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use lanes::Lanes;
 pub(crate) use scalar::Scalar;
 
 /// Which instructions the kernels use. The results' bits do not depend on it.
