@@ -5,10 +5,14 @@
 //! `AddedVocabulary` of the `tokenizers` crate, because whether control tokens are parsed is asked
 //! for each text, and there it is a property of the shared tokenizer.
 
+use std::borrow::Cow;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use redline_gguf::TokenId;
 
+use crate::decode::Spelling;
 use crate::error::Error;
+use crate::sentence_piece::SPACE;
 use crate::vocabulary::{TokenKind, Vocabulary};
 
 /// A part of a text.
@@ -27,13 +31,19 @@ pub(crate) struct AddedTokens {
 }
 
 impl AddedTokens {
-    pub(crate) fn new(vocabulary: &Vocabulary<'_>) -> Result<Self, Error> {
-        let of = |wanted: fn(TokenKind) -> bool| {
-            Finder::new(vocabulary.tokens().filter(|(_, _, kind)| wanted(*kind)))
-        };
+    pub(crate) fn new(vocabulary: &Vocabulary<'_>, spelling: Spelling) -> Result<Self, Error> {
+        let user_defined: Vec<_> = vocabulary
+            .tokens()
+            .filter(|(_, _, kind)| *kind == TokenKind::UserDefined)
+            .flat_map(|(id, piece, _)| texts(piece, spelling).map(move |text| (id, text)))
+            .collect();
+        let special = vocabulary
+            .tokens()
+            .filter(|(_, _, kind)| kind.is_special())
+            .map(|(id, piece, _)| (id, Cow::Borrowed(piece)));
         Ok(Self {
-            user_defined: of(|kind| kind == TokenKind::UserDefined)?,
-            all: of(|kind| kind == TokenKind::UserDefined || kind.is_special())?,
+            user_defined: Finder::new(user_defined.iter().cloned())?,
+            all: Finder::new(special.chain(user_defined))?,
         })
     }
 
@@ -51,15 +61,27 @@ impl AddedTokens {
     }
 }
 
+/// The texts that are found for a user-defined piece.
+///
+/// Where `▁` stands for a space, upstream looks for `▁▁` as such and leaves runs of spaces to the
+/// merges. Converters write both as spaces, so a piece of spaces is looked for as `▁▁`, and one with
+/// spaces among other characters in either form.
+fn texts(piece: &str, spelling: Spelling) -> impl Iterator<Item = Cow<'_, str>> {
+    let is_escaped = matches!(spelling, Spelling::SentencePiece { .. }) && piece.contains(' ');
+    let is_blank = piece.bytes().all(|byte| byte == b' ');
+    let literal = (!is_escaped || !is_blank).then_some(Cow::Borrowed(piece));
+    let escaped = is_escaped.then(|| Cow::Owned(piece.replace(' ', SPACE)));
+    literal.into_iter().chain(escaped)
+}
+
 struct Finder {
     automaton: Option<AhoCorasick>,
     ids: Vec<TokenId>, // by pattern
 }
 
 impl Finder {
-    fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str, TokenKind)>) -> Result<Self, Error> {
-        let (ids, texts): (Vec<_>, Vec<_>) =
-            tokens.map(|(id, text, _)| (TokenId(id), text)).unzip();
+    fn new<'a>(tokens: impl Iterator<Item = (u32, Cow<'a, str>)>) -> Result<Self, Error> {
+        let (ids, texts): (Vec<_>, Vec<_>) = tokens.map(|(id, text)| (TokenId(id), text)).unzip();
         if texts.is_empty() {
             return Ok(Self {
                 automaton: None,
@@ -68,7 +90,7 @@ impl Finder {
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(texts)
+            .build(texts.iter().map(|text| text.as_bytes()))
             .map_err(|error| Error::Library(error.to_string()))?;
         Ok(Self {
             automaton: Some(automaton),
@@ -100,8 +122,8 @@ mod tests {
     #[test]
     fn the_leftmost_match_wins_then_the_longest() {
         let tokens = [(3, "ab"), (4, "abc"), (5, "bcd"), (6, "<s>")];
-        let kind = TokenKind::UserDefined;
-        let finder = Finder::new(tokens.into_iter().map(|(id, text)| (id, text, kind))).unwrap();
+        let tokens = tokens.map(|(id, text)| (id, Cow::Borrowed(text)));
+        let finder = Finder::new(tokens.into_iter()).unwrap();
         let split = |text| finder.split(text).collect::<Vec<_>>();
         assert_eq!(
             split("xabcd<s>"),

@@ -2,7 +2,7 @@
 
 use redline_gguf::{Metadata, TokenId};
 use std::borrow::Cow;
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NFC;
 use tokenizers::{NormalizedString, Normalizer};
 
@@ -26,7 +26,7 @@ pub(crate) struct ByteLevel {
 impl ByteLevel {
     pub(crate) fn new(
         metadata: &Metadata<'_>,
-        vocabulary: &Vocabulary<'_>,
+        vocabulary: &mut Vocabulary<'_>,
         preset: &Preset,
         unknown: Option<TokenId>,
     ) -> Result<Self, Error> {
@@ -48,11 +48,8 @@ impl ByteLevel {
             }
             merges.push((left.to_owned(), right.to_owned()));
         }
-        let pieces: Vocab = vocabulary
-            .tokens()
-            .filter(|(id, _, kind)| merged[*id as usize] || !kind.is_special())
-            .map(|(id, piece, _)| (piece.to_owned(), id))
-            .collect();
+        let mut pieces = std::mem::take(&mut vocabulary.ids);
+        pieces.retain(|_, id| merged[*id as usize] || !vocabulary.kinds[*id as usize].is_special());
         let mut missing = [false; 256];
         if unknown.is_none() {
             let mut buffer = [0; 4];

@@ -178,11 +178,12 @@ impl StreamDecoder {
         self.pending.extend(bytes);
         let mut text = String::new();
         let mut unfinished = 0;
-        for chunk in self.pending.utf8_chunks() {
+        let mut chunks = self.pending.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
             text.push_str(chunk.valid());
-            // Only the last chunk can end in a character that more bytes may complete.
-            unfinished = unfinished_bytes(chunk.invalid());
-            if !chunk.invalid().is_empty() && unfinished == 0 {
+            if chunks.peek().is_none() && may_become_valid(chunk.invalid()) {
+                unfinished = chunk.invalid().len();
+            } else if !chunk.invalid().is_empty() {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
         }
@@ -197,12 +198,9 @@ impl StreamDecoder {
     }
 }
 
-/// The length of `invalid` if more bytes could make it a character, else 0.
-fn unfinished_bytes(invalid: &[u8]) -> usize {
-    match std::str::from_utf8(invalid) {
-        Err(error) if error.error_len().is_none() => invalid.len(),
-        _ => 0,
-    }
+/// Whether more bytes could make a character of these.
+fn may_become_valid(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 #[cfg(test)]

@@ -99,19 +99,10 @@ impl Tokenizer {
             add_bos: preset.add_bos,
             ..SpecialTokens::default()
         };
-        let mut vocabulary = Vocabulary::read(metadata)?;
-        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
-        let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
-        let encoder = ByteLevel::new(metadata, &vocabulary, &preset, special.unknown)?;
-        let pieces = Pieces::new(&vocabulary, Spelling::ByteLevel);
-        Self::assemble(
-            metadata,
-            &vocabulary,
-            Encoder::ByteLevel(encoder),
-            pieces,
-            special,
-            ends,
-        )
+        Self::build(metadata, defaults, |vocabulary, special| {
+            let encoder = ByteLevel::new(metadata, vocabulary, &preset, special.unknown)?;
+            Ok((Encoder::ByteLevel(encoder), Spelling::ByteLevel))
+        })
     }
 
     fn sentence_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
@@ -123,41 +114,33 @@ impl Tokenizer {
             add_bos: true,
             add_eos: false,
         };
+        Self::build(metadata, defaults, |vocabulary, special| {
+            let encoder = SentencePiece::new(metadata, vocabulary, special.unknown)?;
+            let strip_space = encoder.space_prefix;
+            Ok((
+                Encoder::SentencePiece(encoder),
+                Spelling::SentencePiece { strip_space },
+            ))
+        })
+    }
+
+    fn build<'a>(
+        metadata: &Metadata<'a>,
+        defaults: SpecialTokens,
+        encoder: impl FnOnce(&mut Vocabulary<'a>, &SpecialTokens) -> Result<(Encoder, Spelling), Error>,
+    ) -> Result<Self, Error> {
         let mut vocabulary = Vocabulary::read(metadata)?;
         let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
         let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
-        let encoder = SentencePiece::new(metadata, &vocabulary, special.unknown)?;
-        let spelling = Spelling::SentencePiece {
-            strip_space: encoder.space_prefix,
-        };
-        let pieces = Pieces::new(&vocabulary, spelling);
-        Self::assemble(
-            metadata,
-            &vocabulary,
-            Encoder::SentencePiece(encoder),
-            pieces,
-            special,
-            ends,
-        )
-    }
-
-    fn assemble(
-        metadata: &Metadata<'_>,
-        vocabulary: &Vocabulary<'_>,
-        encoder: Encoder,
-        pieces: Pieces,
-        special: SpecialTokens,
-        ends: Vec<TokenId>,
-    ) -> Result<Self, Error> {
+        let (encoder, spelling) = encoder(&mut vocabulary, &special)?;
         let text = |id: Option<TokenId>| id.map(|id| vocabulary.pieces[id.0 as usize]);
         let template = metadata
             .str(CHAT_TEMPLATE)?
             .map(|source| ChatTemplate::new(source, text(special.bos), text(special.eos)));
-        let added = AddedTokens::new(vocabulary)?;
         Ok(Self {
             encoder,
-            added,
-            pieces: Arc::new(pieces),
+            added: AddedTokens::new(&vocabulary, spelling)?,
+            pieces: Arc::new(Pieces::new(&vocabulary, spelling)),
             special,
             ends,
             template,

@@ -2,7 +2,8 @@
 //! fall back to bytes.
 //!
 //! The file has no merges: every way to cut a piece into two others is one, ranked by the piece's
-//! score. Equal scores are ranked as Hugging Face's converter does (`generate_merges` in
+//! score. User-defined pieces rank above all others, whatever the file's score for them. Equal scores
+//! are ranked as Hugging Face's converter does (`generate_merges` in
 //! `transformers/convert_slow_tokenizer.py`): longer left part first, then longer right part, then
 //! lower id.
 
@@ -14,7 +15,7 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use crate::error::Error;
 use crate::merging::{append_merged, build};
-use crate::vocabulary::{TokenKind, Vocabulary, same_length};
+use crate::vocabulary::{TokenKind, Vocabulary, byte_of, same_length};
 
 const SCORES: &str = "tokenizer.ggml.scores";
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
@@ -34,27 +35,20 @@ pub(crate) struct SentencePiece {
 impl SentencePiece {
     pub(crate) fn new(
         metadata: &Metadata<'_>,
-        vocabulary: &Vocabulary<'_>,
+        vocabulary: &mut Vocabulary<'_>,
         unknown: Option<TokenId>,
     ) -> Result<Self, Error> {
-        let scores = metadata
-            .f32_array(SCORES)?
-            .unwrap_or_else(|| vec![0.0; vocabulary.len()]);
-        same_length(SCORES, scores.len(), vocabulary.len())?;
-        if let Some((id, found)) = (0..).zip(&scores).find(|(_, score)| score.is_nan()) {
-            return Err(Error::Score { id, found: *found });
+        let scores = read_scores(metadata, vocabulary)?;
+        let mut pieces = text_pieces(vocabulary);
+        let merges = derive_merges(&pieces, &scores);
+        let mut missing = [true; 256];
+        for (id, piece, kind) in vocabulary.tokens() {
+            if let (TokenKind::Byte, Some(byte)) = (kind, byte_of(piece)) {
+                // As the merge loop looks it up.
+                pieces.insert(format!("<0x{byte:02X}>"), id);
+                missing[usize::from(byte)] = false;
+            }
         }
-        let pieces: Vocab = vocabulary
-            .tokens()
-            .filter(|(_, _, kind)| !kind.is_special())
-            .map(|(id, piece, _)| (piece.to_owned(), id))
-            .collect();
-        let has_byte = |byte| pieces.contains_key(&format!("<0x{byte:02X}>"));
-        let mut missing = [false; 256];
-        for byte in 0..=u8::MAX {
-            missing[usize::from(byte)] = !has_byte(byte);
-        }
-        let merges = derive_merges(vocabulary, &scores);
         Ok(Self {
             model: build(vocabulary, pieces, merges, unknown, |builder| {
                 builder.byte_fallback(true).fuse_unk(true)
@@ -86,41 +80,58 @@ impl SentencePiece {
     }
 }
 
-/// Every pair of pieces that makes up a piece, best first.
-fn derive_merges(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Merges {
-    // Structure is no text, and a byte is what is left when nothing merges.
-    let is_text = |kind| {
-        !matches!(
-            kind,
-            TokenKind::Control | TokenKind::Unknown | TokenKind::Byte
-        )
-    };
-    let has_text = |piece| {
-        vocabulary
-            .id(piece)
-            .is_some_and(|id| is_text(vocabulary.kinds[id as usize]))
-    };
-    let mut merges = Vec::new();
-    for (id, piece, kind) in vocabulary.tokens() {
-        if !is_text(kind) {
-            continue;
+/// The score of each token.
+fn read_scores(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Vec<f32>, Error> {
+    let scores = metadata.f32_array(SCORES)?;
+    let mut scores = scores.unwrap_or_else(|| vec![0.0; vocabulary.len()]);
+    same_length(SCORES, scores.len(), vocabulary.len())?;
+    for ((id, score), kind) in (0..).zip(&mut scores).zip(&vocabulary.kinds) {
+        if score.is_nan() {
+            return Err(Error::Score { id, found: *score });
         }
+        if *kind == TokenKind::UserDefined {
+            *score = f32::INFINITY;
+        }
+    }
+    Ok(scores)
+}
+
+/// The pieces that merging can give: structure is no text, and a byte is what is left when nothing
+/// merges.
+fn text_pieces(vocabulary: &mut Vocabulary<'_>) -> Vocab {
+    let mut pieces = std::mem::take(&mut vocabulary.ids);
+    pieces.retain(|_, id| {
+        let kind = vocabulary.kinds[*id as usize];
+        !kind.is_special() && kind != TokenKind::Byte
+    });
+    // Converters write the spaces of user-defined pieces as such.
+    for (id, piece, kind) in vocabulary.tokens() {
+        if kind == TokenKind::UserDefined && piece.contains(' ') {
+            pieces.remove(piece);
+            pieces.entry(piece.replace(' ', SPACE)).or_insert(id);
+        }
+    }
+    pieces
+}
+
+/// Every pair of pieces that makes up a piece, best first.
+fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Merges {
+    let mut merges = Vec::new();
+    for (piece, &id) in pieces {
         let characters = piece.chars().count();
         for (left_characters, (cut, _)) in piece.char_indices().enumerate().skip(1) {
             let (left, right) = piece.split_at(cut);
-            if has_text(left) && has_text(right) {
+            if pieces.contains_key(left) && pieces.contains_key(right) {
                 let lengths = (left_characters, characters - left_characters);
                 // Adding zero makes -0.0 and 0.0 one.
                 merges.push((scores[id as usize] + 0.0, lengths, id, left, right));
             }
         }
     }
-    merges.sort_by(|a, b| {
-        b.0.total_cmp(&a.0)
-            .then_with(|| (Reverse(a.1), a.2).cmp(&(Reverse(b.1), b.2)))
+    merges.sort_unstable_by(|a, b| {
+        let by_score = b.0.total_cmp(&a.0);
+        by_score.then_with(|| (Reverse(a.1), a.2).cmp(&(Reverse(b.1), b.2)))
     });
-    merges
-        .into_iter()
-        .map(|(.., left, right)| (left.to_owned(), right.to_owned()))
-        .collect()
+    let owned = |(.., left, right): (_, _, _, &str, &str)| (left.to_owned(), right.to_owned());
+    merges.into_iter().map(owned).collect()
 }

@@ -1,9 +1,7 @@
 //! The vocabulary in a file's metadata: pieces, their kinds, and which ones are special.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use redline_gguf::{Metadata, TokenId};
+use tokenizers::models::bpe::Vocab;
 
 use crate::error::{Error, quote};
 
@@ -60,7 +58,8 @@ pub(crate) struct Vocabulary<'a> {
     /// An empty piece is a hole: no text has this id.
     pub(crate) pieces: Vec<&'a str>,
     pub(crate) kinds: Vec<TokenKind>,
-    ids: HashMap<&'a str, u32>,
+    /// The ids of all pieces that are not empty.
+    pub(crate) ids: Vocab,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -75,7 +74,7 @@ impl<'a> Vocabulary<'a> {
             });
         }
         let pieces: Vec<&str> = strings.collect();
-        let mut ids = HashMap::with_capacity(pieces.len());
+        let mut ids = Vocab::with_capacity(pieces.len());
         for (id, piece) in numbered(&pieces) {
             if piece.len() > MAX_PIECE_BYTES {
                 return Err(Error::PieceLength {
@@ -84,19 +83,16 @@ impl<'a> Vocabulary<'a> {
                     limit: MAX_PIECE_BYTES,
                 });
             }
-            match ids.entry(piece) {
-                _ if piece.is_empty() => {}
-                Entry::Vacant(entry) => {
-                    entry.insert(id);
-                }
-                Entry::Occupied(entry) => {
-                    let (piece, first) = (quote(piece), *entry.get());
-                    return Err(Error::DuplicatePiece {
-                        piece,
-                        first,
-                        second: id,
-                    });
-                }
+            if piece.is_empty() {
+                continue;
+            }
+            if let Some(first) = ids.insert(piece.to_owned(), id) {
+                let piece = quote(piece);
+                return Err(Error::DuplicatePiece {
+                    piece,
+                    first,
+                    second: id,
+                });
             }
         }
         let kinds: Vec<TokenKind> = match metadata.i32_array(TYPES)? {

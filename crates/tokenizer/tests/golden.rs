@@ -1,0 +1,158 @@
+//! Ids and texts are those of the upstream tokenizers, on their real vocabularies.
+//!
+//! `data/make_vectors.py` made the vectors; each file says from what. The vocabularies are fetched, not
+//! kept here: without them the tests report themselves as skipped.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use redline_tokenizer::{EncodeOptions, TokenId, Tokenizer};
+use serde::Deserialize;
+
+use support::upstream::{Conventions, convert};
+use support::{PARSED, PLAIN, numbers, tokenizer};
+
+const FAMILIES: &str = include_str!("data/families.json");
+
+#[derive(Deserialize)]
+struct Family {
+    family: String,
+    vocabulary: String,
+    metadata: Option<Conventions>,
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    vectors: Vec<Vector>,
+    long: Vec<Long>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    text: String,
+    /// With control tokens parsed, nothing added.
+    ids: Vec<u32>,
+    /// Without parsing, where that differs.
+    unparsed: Option<Vec<u32>>,
+    /// With what the model wants added, where that differs.
+    with_special: Option<Vec<u32>>,
+    /// The text of `ids`, where it differs from `text`.
+    decoded: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Long {
+    unit: String,
+    times: usize,
+    count: usize,
+    fnv1a: String,
+}
+
+#[track_caller]
+fn check(family: &str, golden: &str) {
+    let families: Vec<Family> = serde_json::from_str(FAMILIES).unwrap();
+    let known = families
+        .into_iter()
+        .find(|known| known.family == family)
+        .unwrap();
+    let Some(path) = redline_testkit::cached(&known.vocabulary) else {
+        return;
+    };
+    let file = match &known.metadata {
+        Some(conventions) => convert(&path, conventions),
+        None => std::fs::read(&path).unwrap(),
+    };
+    check_vectors(&tokenizer(&file).unwrap(), golden, |_| true);
+}
+
+fn check_vectors(tokenizer: &Tokenizer, golden: &str, applies: impl Fn(&Vector) -> bool) {
+    let golden: Golden = serde_json::from_str(golden).unwrap();
+    assert!(golden.vectors.len() >= 30);
+    for vector in golden.vectors.iter().filter(|vector| applies(vector)) {
+        let text = &vector.text;
+        let encode = |options| tokenizer.encode(text, options).unwrap();
+        let parsed = encode(PARSED);
+        assert_eq!(numbers(&parsed), vector.ids, "{text:?}");
+        let unparsed = vector.unparsed.as_ref().unwrap_or(&vector.ids);
+        assert_eq!(&numbers(&encode(PLAIN)), unparsed, "{text:?}, unparsed");
+        let options = EncodeOptions {
+            add_special: true,
+            parse_special: true,
+        };
+        let with_special = vector.with_special.as_ref().unwrap_or(&vector.ids);
+        assert_eq!(
+            &numbers(&encode(options)),
+            with_special,
+            "{text:?}, with special"
+        );
+        let decoded = vector.decoded.as_ref().unwrap_or(text);
+        assert_eq!(
+            &tokenizer.decode(&parsed, false),
+            decoded,
+            "{text:?}, decoded"
+        );
+    }
+    for long in &golden.long {
+        let ids = tokenizer
+            .encode(&long.unit.repeat(long.times), PLAIN)
+            .unwrap();
+        let found = (ids.len(), fnv1a(&ids));
+        assert_eq!(
+            found,
+            (long.count, long.fnv1a.clone()),
+            "{:?} × {}",
+            long.unit,
+            long.times
+        );
+    }
+}
+
+fn fnv1a(ids: &[TokenId]) -> String {
+    let bytes = ids.iter().flat_map(|id| id.0.to_le_bytes());
+    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    format!("{hash:016x}")
+}
+
+#[test]
+fn smollm2_as_upstream() {
+    check("smollm2", include_str!("data/smollm2.json"));
+}
+
+#[test]
+fn gemma3_as_upstream() {
+    check("gemma3", include_str!("data/gemma3.json"));
+}
+
+#[test]
+fn llama2_as_upstream() {
+    check("llama2", include_str!("data/llama2.json"));
+}
+
+#[test]
+fn llama3_as_upstream() {
+    check("llama3", include_str!("data/llama3.json"));
+}
+
+#[test]
+fn qwen3_as_upstream() {
+    check("qwen3", include_str!("data/qwen3.json"));
+}
+
+#[test]
+fn gpt_oss_as_upstream() {
+    check("gpt-oss", include_str!("data/gpt-oss.json"));
+}
+
+#[test]
+fn gemma3_gguf_as_upstream() {
+    let Some(path) = redline_testkit::cached(redline_testkit::GEMMA3) else {
+        return;
+    };
+    let tokenizer = tokenizer(&std::fs::read(path).unwrap()).unwrap();
+    // Upstream <mask> is an added token of no importance; converters make a control token of it.
+    check_vectors(&tokenizer, include_str!("data/gemma3.json"), |vector| {
+        !vector.text.contains("<mask>")
+    });
+}

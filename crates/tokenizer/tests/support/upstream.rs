@@ -1,0 +1,150 @@
+//! Vocabularies as upstream publishes them, `tokenizer.json`, turned into the metadata that
+//! llama.cpp's converter writes for them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{BYTE, CONTROL, File, NORMAL, Piece, UNKNOWN, UNUSED, USER_DEFINED};
+
+/// What a family's GGUF says beside its pieces, with tokens named by their text.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Conventions {
+    pub(crate) model: String,
+    pub(crate) pre: Option<String>,
+    pub(crate) bos: Option<String>,
+    pub(crate) eos: Option<String>,
+    pub(crate) unknown: Option<String>,
+    pub(crate) add_bos: Option<bool>,
+    pub(crate) add_space_prefix: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    added_tokens: Vec<Added>,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    id: u32,
+    content: String,
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: HashMap<String, u32>,
+    merges: Vec<Merge>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Joined(String),
+    Pair(String, String),
+}
+
+impl Merge {
+    fn joined(&self) -> String {
+        match self {
+            Self::Joined(merge) => merge.clone(),
+            Self::Pair(left, right) => format!("{left} {right}"),
+        }
+    }
+
+    fn piece(&self) -> String {
+        match self {
+            Self::Joined(merge) => merge.replacen(' ', "", 1),
+            Self::Pair(left, right) => format!("{left}{right}"),
+        }
+    }
+}
+
+/// The GGUF file for the `tokenizer.json` at `path`.
+pub(crate) fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
+    let definition: Definition = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let is_sentence_piece = conventions.model == "llama";
+    let pieces = pieces(&definition, conventions, is_sentence_piece);
+    let id = |text: &Option<String>| {
+        let text = text.as_ref()?;
+        Some(u32::try_from(pieces.iter().position(|(piece, ..)| piece == text).unwrap()).unwrap())
+    };
+    let mut file = File::new(&conventions.model).pieces(&pieces);
+    if !is_sentence_piece {
+        file = file.merges(definition.model.merges.iter().map(Merge::joined));
+    }
+    if let Some(pre) = &conventions.pre {
+        file = file.set("ggml.pre", pre);
+    }
+    let roles = [
+        ("ggml.bos_token_id", &conventions.bos),
+        ("ggml.eos_token_id", &conventions.eos),
+        ("ggml.unknown_token_id", &conventions.unknown),
+    ];
+    for (key, text) in roles {
+        if let Some(id) = id(text) {
+            file = file.set(key, id);
+        }
+    }
+    let flags = [
+        ("ggml.add_bos_token", conventions.add_bos),
+        ("ggml.add_space_prefix", conventions.add_space_prefix),
+    ];
+    for (key, flag) in flags {
+        if let Some(flag) = flag {
+            file = file.set(key, flag);
+        }
+    }
+    file.bytes()
+}
+
+fn pieces(definition: &Definition, conventions: &Conventions, spm: bool) -> Vec<Piece> {
+    let ids = definition
+        .model
+        .vocab
+        .values()
+        .chain(definition.added_tokens.iter().map(|a| &a.id));
+    let count = *ids.max().unwrap() as usize + 1;
+    let mut pieces: Vec<Piece> = (0..count)
+        .map(|id| (format!("[PAD{id}]"), UNUSED, f32::MIN))
+        .collect();
+    let scores = if spm {
+        scores(&definition.model.merges)
+    } else {
+        HashMap::new()
+    };
+    for (text, id) in &definition.model.vocab {
+        let is_byte = spm && text.len() == 6 && text.starts_with("<0x");
+        let score = scores.get(text).copied().unwrap_or(f32::MIN);
+        pieces[*id as usize] = (text.clone(), if is_byte { BYTE } else { NORMAL }, score);
+    }
+    for added in &definition.added_tokens {
+        let text = if spm {
+            added.content.replace('▁', " ")
+        } else {
+            added.content.clone()
+        };
+        let kind = match added.special {
+            _ if conventions.unknown.as_ref() == Some(&text) => UNKNOWN,
+            true => CONTROL,
+            false => USER_DEFINED,
+        };
+        pieces[added.id as usize] = (text, kind, -1000.0);
+    }
+    pieces
+}
+
+/// The scores that put the merges in their order: the best merge of a piece tells its score.
+fn scores(merges: &[Merge]) -> HashMap<String, f32> {
+    let mut scores = HashMap::new();
+    for (rank, merge) in merges.iter().enumerate() {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are less than 2^24 merges"
+        )]
+        scores.entry(merge.piece()).or_insert(-(rank as f32));
+    }
+    scores
+}
