@@ -9,6 +9,7 @@
 //!
 //! A step's result for a token depends on the sequence's tokens alone: never on the other
 //! sequences of the step, on how its prompt was cut into steps, or on which pages hold its keys.
+#![forbid(unsafe_code)]
 
 mod arch;
 mod error;

@@ -14,7 +14,7 @@ use redline_compute::{Backend, Cpu, Isa};
 use redline_gguf::{Gguf, TensorType, TokenId};
 use redline_model::{
     Forward, LoadOptions, LogitRows, Model, ModelFile, Observer, PageId, SequenceStep, Stage,
-    StepPlan,
+    StepPlan, logits_hash,
 };
 
 /// Largest difference of a layer from the reference, over the reference's largest magnitude there.
@@ -107,7 +107,13 @@ fn argmax(logits: &[f32]) -> TokenId {
     TokenId(logits.iter().position(|logit| *logit == largest).unwrap() as u32)
 }
 
-fn check<B: Backend>(folder: &Path, backend: B, tolerance: f32, logits_tolerance: f32) {
+/// The largest error of any stage, and the hash of the logits.
+fn check<B: Backend>(
+    folder: &Path,
+    backend: B,
+    tolerance: f32,
+    logits_tolerance: f32,
+) -> (f32, u64) {
     let name = folder.file_name().unwrap().to_string_lossy();
     let file = ModelFile::open(&folder.join("model.gguf")).unwrap();
     let reference_file = ModelFile::open(&folder.join("reference.gguf")).unwrap();
@@ -141,7 +147,6 @@ fn check<B: Backend>(folder: &Path, backend: B, tolerance: f32, logits_tolerance
         );
         worst = worst.max(error);
     }
-    println!("{name}: off by at most {worst:.2e}");
 
     let mut next = argmax(&logits[logits.len() - model.vocab_size()..]);
     for (i, expected) in greedy.iter().enumerate() {
@@ -157,6 +162,7 @@ fn check<B: Backend>(folder: &Path, backend: B, tolerance: f32, logits_tolerance
             &mut (),
         ));
     }
+    (worst, logits_hash(&logits))
 }
 
 fn models() -> Vec<PathBuf> {
@@ -168,22 +174,41 @@ fn models() -> Vec<PathBuf> {
     folders
 }
 
+/// The canonical arithmetic on these models: the logits' hashes, in the order of the folders' names.
+/// They change with `ARITHMETIC_VERSION` and with the golden data, with nothing else.
+const HASHES: [u64; 10] = [
+    0x2a33d18afad028d6,
+    0xa5fc2a3edeefa7b9,
+    0x51716683808e4f59,
+    0x606d380fd7250c7e,
+    0xa26d7d0dc6de2028,
+    0x495cb7b141ddf848,
+    0xd2b54576e60773a6,
+    0x1212dc114b77773a,
+    0x5d34b8e82991a90e,
+    0x79704a35d5768fe9,
+];
+
 #[test]
 fn every_layer_of_every_tiny_model_agrees_with_transformers() {
+    let mut hashes = Vec::new();
     for folder in models() {
-        check(
-            &folder,
-            Cpu::new(Isa::detect(), 1),
-            TOLERANCE,
-            LOGITS_TOLERANCE,
+        let backend = Cpu::new(Isa::detect(), 1);
+        let (worst, hash) = check(&folder, backend, TOLERANCE, LOGITS_TOLERANCE);
+        println!(
+            "{}: off by at most {worst:.2e}, {hash:#018x}",
+            folder.display()
         );
+        hashes.push(hash);
     }
+    assert_eq!(hashes, HASHES, "{hashes:#018x?}");
 }
 
 #[test]
 fn what_differs_is_the_rounding_of_the_kv_cache() {
     for folder in models() {
         let backend = ExactAttention(Cpu::new(Isa::detect(), 1));
-        check(&folder, backend, EXACT_TOLERANCE, EXACT_TOLERANCE);
+        let (worst, _) = check(&folder, backend, EXACT_TOLERANCE, EXACT_TOLERANCE);
+        println!("{}: off by at most {worst:.2e}", folder.display());
     }
 }
