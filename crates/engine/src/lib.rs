@@ -6,6 +6,7 @@
 //! - [`SamplingParams`], [`Sampler`]: from logits to a token, reproducibly.
 //!
 //! Token ids only: text, stop strings and time limits belong to the edge. No async.
+#![forbid(unsafe_code)]
 
 mod engine;
 mod error;
