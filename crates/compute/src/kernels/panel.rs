@@ -143,7 +143,7 @@ fn advance_all<F: PanelFormat, S: Lanes>(
     let group = F::Block::FORMAT.block_weights();
     macro_rules! tokens {
         ($count:literal, $done:ident) => {
-            while $done + $count <= chains.len() {
+            while chains.len() - $done >= $count {
                 let mut pieces = [Piece::EMPTY; $count];
                 for t in 0..$count {
                     pieces[t] = Piece::of(x.row(token + $done + t), first, columns, group);
