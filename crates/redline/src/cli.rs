@@ -67,6 +67,15 @@ pub(crate) enum Command {
     Tokenize(commands::tokenize::Args),
     /// Compute the logits of token ids, and the hash of their bits
     Logits(commands::logits::Args),
+    /// Measure load, prefill and decode against the machine's limits
+    Bench(commands::bench::Args),
+    /// One launch of `bench`
+    #[command(hide = true)]
+    BenchWorker(crate::bench::worker::Args),
+    /// Measure the machine's limits: read bandwidth and arithmetic rates
+    Limits(commands::limits::Args),
+    /// Write a model of random weights in a known shape
+    Synth(commands::synth::Args),
     /// Fetch a model into the cache
     Pull(commands::pull::Args),
 }

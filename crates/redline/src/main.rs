@@ -3,9 +3,11 @@
 //! A verb is a module of [`commands`]; [`cli`] declares its flags, [`config`] resolves the settings,
 //! [`output`] owns both streams. Exit codes are those of [`failure`].
 
+mod bench;
 mod cli;
 mod commands;
 mod config;
+mod environment;
 mod failure;
 mod generate;
 mod interrupt;
@@ -18,6 +20,7 @@ mod prompt;
 mod pull;
 mod session;
 mod stop;
+mod synth;
 mod units;
 
 use std::process::ExitCode;

@@ -9,7 +9,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use redline_compute::limits::{
     self, Bandwidth, LimitsOptions, LimitsProgress, MachineLimits, Operand, Route, Samples,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::commands::Context;
@@ -135,7 +134,7 @@ fn document(
     environment: &Environment,
     options: &LimitsOptions,
     limits: &MachineLimits,
-) -> impl Serialize {
+) -> Value {
     let absent: Vec<&str> = OPERANDS
         .into_iter()
         .filter(|operand| limits.operations_per_second(*operand).is_none())

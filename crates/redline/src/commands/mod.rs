@@ -1,10 +1,13 @@
 //! The verbs, one module each: its flags ([`clap::Args`]) and its `run`.
 
+pub(crate) mod bench;
 pub(crate) mod inspect;
+pub(crate) mod limits;
 pub(crate) mod logits;
 pub(crate) mod pull;
 mod repl;
 pub(crate) mod run;
+pub(crate) mod synth;
 pub(crate) mod tokenize;
 
 use crate::cli::{Cli, Command, Compute};
@@ -33,6 +36,8 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let compute = match &cli.command {
         Some(Command::Run(args)) => &args.compute,
         Some(Command::Logits(args)) => &args.compute,
+        Some(Command::Bench(args)) => &args.compute,
+        Some(Command::BenchWorker(args)) => &args.compute,
         _ => &default,
     };
     let config = Config::resolve(&cli.global, compute)?;
@@ -52,6 +57,10 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Tokenize(args) => tokenize::run(&args, &context),
         Command::Logits(args) => logits::run(&args, &context),
+        Command::Bench(args) => bench::run(&args, &context),
+        Command::BenchWorker(args) => crate::bench::worker::run(&args, &context),
+        Command::Limits(args) => limits::run(&args, &context),
+        Command::Synth(args) => synth::run(&args, &context),
         Command::Pull(args) => pull::run(&args, &context),
     }
 }

@@ -8,10 +8,14 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use self::cache::Cache;
-use crate::commands::Context;
+use crate::commands::{self, Context};
 use crate::failure::Usage;
 use crate::output;
 use crate::pull::{self, Source};
+use crate::synth;
+
+/// What stands in where no real model can be had; needs no network.
+pub(crate) const SYNTHETIC_DEFAULT: &str = "synth:qwen2.5-0.5b:q4_k_m";
 
 /// A model that is on this machine.
 #[derive(Debug, Clone)]
@@ -43,48 +47,68 @@ pub(crate) fn resolve(name: Option<&str>, context: &Context) -> anyhow::Result<R
 }
 
 fn resolve_name(name: &str, context: &Context) -> anyhow::Result<Resolved> {
-    if catalogue::find(name).is_some() || Source::has_scheme(name) {
+    if name.starts_with(synth::SCHEME) {
+        let made = commands::synth::make(&name.parse()?, None, context)?;
+        return Ok(Resolved {
+            path: made.path,
+            name: name.to_owned(),
+            synthetic: true,
+        });
+    }
+    let path = if catalogue::find(name).is_some() || Source::has_scheme(name) {
         let source = Source::parse(name)?;
-        let found = pull::find(&source, &Cache::new(&context.config.cache_dir))?;
-        let path = match found {
+        match pull::find(&source, &Cache::new(&context.config.cache_dir))? {
             Some(path) => path,
             None => pull::pull(&source, context)?.path,
-        };
-        return Ok(Resolved {
-            path,
-            name: name.to_owned(),
-            synthetic: false,
-        });
-    }
+        }
+    } else {
+        existing(name)?
+    };
+    Ok(Resolved {
+        path,
+        name: name.to_owned(),
+        synthetic: false,
+    })
+}
+
+/// The file a name means that is none of ours.
+fn existing(name: &str) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(name);
-    if path.is_file() {
-        return Ok(Resolved {
-            path,
-            name: name.to_owned(),
-            synthetic: false,
-        });
+    let error = match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => return Ok(path),
+        Ok(_) => return Err(Usage(format!("{name}: expected a GGUF file, found a folder")).into()),
+        Err(error) => error,
+    };
+    // A path that is mistyped and a name that is unknown look alike.
+    if name.contains(['/', '\\']) || name.ends_with(".gguf") {
+        return Err(error).with_context(|| format!("cannot read the model {name}"));
     }
-    if path.is_dir() {
-        return Err(Usage(format!("{name}: expected a GGUF file, found a folder")).into());
-    }
-    // A path that is mistyped and a name that is unknown look alike; answer both.
-    let path_like = name.contains(['/', '\\']) || name.ends_with(".gguf");
-    let hint = format!(
-        "expected a GGUF file, one of {}, or synth:<shape>[:<quant>]",
+    Err(Usage(format!(
+        "no model {name:?}: expected a GGUF file, one of {}, or synth:<shape>[:<quant>]",
         catalogue::names()
-    );
-    let error = Usage(format!("no model {name:?}: {hint}"));
-    if path_like {
-        return std::fs::metadata(&path)
-            .map(|_| unreachable!("it is neither file nor folder"))
-            .with_context(|| format!("cannot read the model {name:?}"));
-    }
-    Err(error.into())
+    ))
+    .into())
 }
 
 /// The catalogue's default if it is here or can be fetched, else the synthetic one, saying so.
 fn resolve_default(context: &Context) -> anyhow::Result<Resolved> {
     let entry = catalogue::DEFAULT;
-    output::note(&format!("no model named: using {}", entry.name));
-    resolve_name(entry.name, context)
+    match resolve_name(entry.name, context) {
+        Ok(resolved) => {
+            output::note(&format!(
+                "no model named: this is {} ({})",
+                entry.name, entry.about
+            ));
+            Ok(resolved)
+        }
+        Err(error) if context.interrupt.asked() => Err(error),
+        Err(error) => {
+            output::note(&format!("{error:#}"));
+            output::note(&format!(
+                "no model named and {} cannot be had: this is {SYNTHETIC_DEFAULT}, whose weights are random and whose text means nothing",
+                entry.name
+            ));
+            resolve_name(SYNTHETIC_DEFAULT, context)
+        }
+    }
 }

@@ -1,0 +1,164 @@
+//! Launches: this program, started again and again, measuring one after the other.
+
+use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use redline_compute::limits::{self, LimitsOptions, Operand};
+
+use super::{Launch, Message};
+use crate::commands::Context;
+use crate::output;
+
+/// What is launched.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    /// The model's file.
+    pub(crate) path: &'a Path,
+    /// Prompt lengths.
+    pub(crate) prompts: &'a [usize],
+    /// Numbers of decode steps.
+    pub(crate) generations: &'a [usize],
+    /// Processes.
+    pub(crate) launches: usize,
+}
+
+/// Arithmetic rates of this machine at the bench's thread count, in operations per second.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub(crate) struct Peaks {
+    /// Multiplying bytes.
+    pub(crate) int8_operations_per_second: Option<f64>,
+    /// Multiplying F32.
+    pub(crate) f32_operations_per_second: Option<f64>,
+}
+
+/// A short measurement of the arithmetic limits.
+///
+/// # Errors
+/// If the user stops it.
+pub(crate) fn peaks(context: &Context) -> anyhow::Result<Peaks> {
+    let threads = context.config.threads.get();
+    let options = LimitsOptions {
+        threads: vec![threads],
+        passes: 5,
+        pass: Duration::from_millis(50),
+        // Bandwidth is measured by the launches, over as many bytes as the model has.
+        working_set_bytes: Some(threads << 14),
+    };
+    let shown = Shown::new();
+    let limits = limits::measure(&options, &mut |step| {
+        shown.say(&format!("limits: {}", step.what));
+        if context.interrupt.asked() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    shown.clear();
+    let limits = limits.context("cannot measure the machine's limits")?;
+    Ok(Peaks {
+        int8_operations_per_second: limits.operations_per_second(Operand::Int8),
+        f32_operations_per_second: limits.operations_per_second(Operand::F32),
+    })
+}
+
+/// Runs all launches, one after the other.
+///
+/// # Errors
+/// If one fails, or the user stops them.
+pub(crate) fn launches(job: &Job<'_>, context: &Context) -> anyhow::Result<Vec<Launch>> {
+    let shown = Shown::new();
+    let launches = (1..=job.launches)
+        .map(|number| {
+            let label = format!("launch {number} of {}", job.launches);
+            launch(job, context, &mut |phase| {
+                shown.say(&format!("{label}: {phase}"))
+            })
+            .with_context(|| label.clone())
+        })
+        .collect();
+    shown.clear();
+    launches
+}
+
+fn launch(
+    job: &Job<'_>,
+    context: &Context,
+    on_phase: &mut dyn FnMut(&str),
+) -> anyhow::Result<Launch> {
+    let config = &context.config;
+    let program = std::env::current_exe().context("cannot find this program to start it again")?;
+    let mut worker = Command::new(program)
+        .arg("bench-worker")
+        .args(["-p", &list(job.prompts), "-n", &list(job.generations)])
+        .args(["--isa", config.isa.name()])
+        .args(["--threads", &config.threads.to_string()])
+        .args(["--chunk", &config.chunk_tokens.to_string()])
+        .arg("--")
+        .arg(job.path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start a worker")?;
+    let stdout = worker.stdout.take().context("a worker's stdout is piped")?;
+    let mut launch = None;
+    for line in BufReader::new(stdout).lines() {
+        match serde_json::from_str(&line.context("cannot read from the worker")?) {
+            Ok(Message::Phase(phase)) => on_phase(&phase),
+            Ok(Message::Launch(measured)) => launch = Some(measured),
+            Err(error) => return Err(error).context("cannot understand the worker"),
+        }
+    }
+    let status = worker.wait().context("cannot wait for the worker")?;
+    if context.interrupt.asked() {
+        bail!("interrupted");
+    }
+    // The worker has said on stderr what went wrong.
+    launch
+        .filter(|_| status.success())
+        .with_context(|| format!("the worker failed ({status})"))
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// What is being done: a line that changes on a terminal, a line each in a log.
+struct Shown {
+    bar: Option<ProgressBar>,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let bar = output::stderr_is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar.with_style(
+                ProgressStyle::with_template("{elapsed:>4} {msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            )
+        });
+        Self { bar }
+    }
+
+    fn say(&self, what: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(what.to_owned()),
+            None => output::note(what),
+        }
+    }
+
+    fn clear(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What a test must read and compute at least, in closed form over the model's tensors.
+//!
+//! Source: the definition of `B(D)` and of the limits in `docs/measurement.md`: every matrix once a
+//! step, one row of an untied embedding, norms and biases; the keys and values of each layer up to
+//! its window. A multiplication and an addition are two operations.
+
+use redline_gguf::{Gguf, Tensor, TensorType};
+use redline_model::Properties;
+
+use super::Test;
+
+/// Bytes of a cached element: F16.
+const KV_ELEMENT_BYTES: u64 = 2;
+
+/// A model's costs.
+#[derive(Debug, Clone)]
+pub(crate) struct Cost {
+    /// Bytes of weights one step reads.
+    pub(crate) weight_bytes: u64,
+    /// Weights of integer formats in the matrices of every token, without the head's.
+    body_int8: f64,
+    /// The same of floating-point formats.
+    body_f32: f64,
+    /// Weights of the head, and whether they are of an integer format.
+    head: (f64, bool),
+    /// For each layer, its window.
+    windows: Vec<Option<usize>>,
+    /// Elements of a position's keys in one layer.
+    kv_width: f64,
+    /// Elements of a position's queries in one layer.
+    query_width: f64,
+}
+
+/// What a test computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Operations {
+    /// Multiplied in integers.
+    pub(crate) int8: f64,
+    /// Multiplied in floating point: attention, and weights stored so.
+    pub(crate) f32: f64,
+}
+
+impl Cost {
+    /// A model of integer weights alone, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_weights(weight_bytes: u64, body_int8: f64) -> Self {
+        Self {
+            weight_bytes,
+            body_int8,
+            body_f32: 0.0,
+            head: (0.0, true),
+            windows: Vec::new(),
+            kv_width: 0.0,
+            query_width: 0.0,
+        }
+    }
+
+    /// Adds up a model.
+    pub(crate) fn new(gguf: &Gguf<'_>, properties: &Properties) -> Self {
+        let tied = gguf.tensor("output.weight").is_none();
+        let mut cost = Self {
+            weight_bytes: 0,
+            body_int8: 0.0,
+            body_f32: 0.0,
+            head: (0.0, false),
+            windows: properties.layers.iter().map(|layer| layer.window).collect(),
+            kv_width: (properties.kv_heads * properties.head_dim) as f64,
+            query_width: (properties.heads * properties.head_dim) as f64,
+        };
+        for tensor in gguf.tensors() {
+            cost.add(tensor, tied);
+        }
+        cost
+    }
+
+    fn add(&mut self, tensor: &Tensor<'_>, tied: bool) {
+        let bytes = tensor.data.len() as u64;
+        let is_head = tensor.name
+            == if tied {
+                "token_embd.weight"
+            } else {
+                "output.weight"
+            };
+        let integer = is_integer(tensor.tensor_type);
+        match tensor.name {
+            // Read at load, into the tables.
+            "rope_freqs.weight" => {}
+            _ if is_head => {
+                self.weight_bytes += bytes;
+                self.head = (tensor.weights() as f64, integer);
+            }
+            "token_embd.weight" => {
+                let rows = tensor.dims.get(1).copied().unwrap_or(1).max(1);
+                self.weight_bytes += bytes / rows as u64;
+            }
+            _ => {
+                self.weight_bytes += bytes;
+                if tensor.dims.len() == 2 {
+                    let to = if integer {
+                        &mut self.body_int8
+                    } else {
+                        &mut self.body_f32
+                    };
+                    *to += tensor.weights() as f64;
+                }
+            }
+        }
+    }
+
+    /// Bytes one decode step reads, averaged over a test's steps.
+    pub(crate) fn bytes_per_token(&self, tokens: usize) -> f64 {
+        let kv_bytes = self.attended(tokens) * 2.0 * self.kv_width * KV_ELEMENT_BYTES as f64;
+        self.weight_bytes as f64 + kv_bytes / tokens as f64
+    }
+
+    /// Operations of a whole test. Prefill computes the head for its last token only.
+    pub(crate) fn operations(&self, test: Test) -> Operations {
+        let tokens = test.tokens() as f64;
+        let heads = match test {
+            Test::Prefill(_) => 1.0,
+            Test::Decode(_) => tokens,
+        };
+        let (head, integer_head) = self.head;
+        let head = 2.0 * head * heads;
+        // Scores and their sum over the values: two products for each position.
+        let attention = 2.0 * 2.0 * self.query_width * self.attended(test.tokens());
+        Operations {
+            int8: 2.0 * self.body_int8 * tokens + if integer_head { head } else { 0.0 },
+            f32: 2.0 * self.body_f32 * tokens + attention + if integer_head { 0.0 } else { head },
+        }
+    }
+
+    /// Positions attended to by tokens at 0, 1, …, over all layers.
+    fn attended(&self, tokens: usize) -> f64 {
+        let positions = |window: Option<usize>| -> f64 {
+            (1..=tokens)
+                .map(|seen| seen.min(window.unwrap_or(seen)) as f64)
+                .sum()
+        };
+        self.windows.iter().map(|window| positions(*window)).sum()
+    }
+}
+
+/// Whether kernels multiply the format's values as integers.
+fn is_integer(tensor_type: TensorType) -> bool {
+    !matches!(
+        tensor_type,
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 | TensorType::F64
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(
+        name: &'static str,
+        dims: &[usize],
+        tensor_type: TensorType,
+    ) -> (Vec<usize>, Vec<u8>, &'static str, TensorType) {
+        let weights: usize = dims.iter().product();
+        let bytes = weights / tensor_type.block_weights() * tensor_type.block_bytes();
+        (dims.to_vec(), vec![0; bytes], name, tensor_type)
+    }
+
+    fn cost(
+        tensors: &[(Vec<usize>, Vec<u8>, &'static str, TensorType)],
+        windows: &[Option<usize>],
+    ) -> Cost {
+        let mut cost = Cost {
+            weight_bytes: 0,
+            body_int8: 0.0,
+            body_f32: 0.0,
+            head: (0.0, false),
+            windows: windows.to_vec(),
+            kv_width: 4.0,
+            query_width: 8.0,
+        };
+        let tied = !tensors
+            .iter()
+            .any(|(_, _, name, _)| *name == "output.weight");
+        for (dims, data, name, tensor_type) in tensors {
+            let tensor = Tensor {
+                name,
+                dims: dims.clone(),
+                tensor_type: *tensor_type,
+                shard: 0,
+                offset: 0,
+                data,
+            };
+            cost.add(&tensor, tied);
+        }
+        cost
+    }
+
+    #[test]
+    fn a_tied_head_is_read_whole_and_an_untied_embedding_by_one_row() {
+        let embedding = tensor("token_embd.weight", &[32, 10], TensorType::Q8_0);
+        let matrix = tensor("blk.0.attn_q.weight", &[32, 2], TensorType::Q8_0);
+        let norm = tensor("output_norm.weight", &[32], TensorType::F32);
+        let tied = cost(&[embedding.clone(), matrix.clone(), norm.clone()], &[None]);
+        assert_eq!(tied.weight_bytes, 10 * 34 + 2 * 34 + 128);
+        let head = tensor("output.weight", &[32, 10], TensorType::F16);
+        let untied = cost(&[embedding, matrix, norm, head], &[None]);
+        assert_eq!(untied.weight_bytes, 34 + 2 * 34 + 128 + 640);
+    }
+
+    #[test]
+    fn cached_bytes_grow_with_depth_up_to_the_window() {
+        let matrix = tensor("blk.0.attn_q.weight", &[32, 2], TensorType::Q8_0);
+        let cost = cost(&[matrix], &[None, Some(2)]);
+        // Three steps see 1, 2, 3 positions in one layer and 1, 2, 2 in the other: 11 in all, each
+        // 2 · 4 elements of 2 bytes.
+        assert_eq!(cost.bytes_per_token(3), 68.0 + 11.0 * 16.0 / 3.0);
+    }
+
+    #[test]
+    fn operations_follow_the_formats() {
+        let integer = tensor("blk.0.attn_q.weight", &[32, 2], TensorType::Q8_0);
+        let float = tensor("blk.0.attn_k.weight", &[32, 1], TensorType::F16);
+        let head = tensor("token_embd.weight", &[32, 10], TensorType::Q8_0);
+        let cost = cost(&[integer, float, head], &[None]);
+        let attention = 2.0 * 2.0 * 8.0 * 3.0;
+        let prefill = cost.operations(Test::Prefill(2));
+        assert_eq!(
+            prefill,
+            Operations {
+                int8: 2.0 * 64.0 * 2.0 + 640.0,
+                f32: 2.0 * 32.0 * 2.0 + attention
+            }
+        );
+        let decode = cost.operations(Test::Decode(2));
+        assert_eq!(decode.int8, 2.0 * 64.0 * 2.0 + 2.0 * 640.0);
+    }
+}

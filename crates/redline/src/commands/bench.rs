@@ -1,0 +1,185 @@
+//! `redline bench`: how fast a model loads, reads prompts and generates on this machine, and how
+//! near that is to what the machine can do.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use anyhow::Context as _;
+use redline_gguf::Gguf;
+use redline_model::Properties;
+
+use crate::bench::capture::{self, Job};
+use crate::bench::cost::Cost;
+use crate::bench::report::{self, Build, Report, Subject, Surroundings};
+use crate::cli::Compute;
+use crate::commands::Context;
+use crate::environment::Environment;
+use crate::failure::{Incorrect, Usage};
+use crate::models::cache;
+use crate::models::{self, Resolved};
+use crate::session::Computing;
+use crate::{output, session};
+
+/// Flags of `bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A GGUF file, a short name, or synth:<shape>[:<quant>]
+    #[arg(default_value = models::SYNTHETIC_DEFAULT)]
+    model: String,
+    /// Prompt lengths to test; 0: none
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "TOKENS,…",
+        value_delimiter = ',',
+        default_value = "512"
+    )]
+    n_prompt: Vec<usize>,
+    /// Numbers of tokens to generate; 0: none
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "TOKENS,…",
+        value_delimiter = ',',
+        default_value = "128"
+    )]
+    n_gen: Vec<usize>,
+    /// Process launches, each a replicate
+    #[arg(short = 'r', long, value_name = "LAUNCHES", default_value_t = 5)]
+    repetitions: usize,
+    /// Form of the result
+    #[arg(short = 'o', long, value_enum, default_value_t = Form::Md)]
+    output: Form,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// Forms of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    Md,
+    Json,
+    Csv,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// [`Incorrect`] if launches put out different tokens or logits; otherwise if the model cannot be
+/// had or run.
+pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
+    if args.repetitions == 0 {
+        return Err(Usage("-r must be at least 1, found 0".into()).into());
+    }
+    let (prompts, generations) = (positive(&args.n_prompt), positive(&args.n_gen));
+    let resolved = models::resolve(Some(&args.model), context)?;
+    let file = session::open(&resolved)?;
+    let gguf = session::parse(&file, &resolved)?;
+    let properties = Properties::from_gguf(&gguf)?;
+    let mut lengths = prompts.iter().chain(&generations);
+    if let Some(length) = lengths.find(|length| **length > properties.context_length) {
+        let (name, fits) = (&resolved.name, properties.context_length);
+        return Err(Usage(format!(
+            "{length} tokens do not fit: {name} has a context of {fits}"
+        ))
+        .into());
+    }
+    let environment = Environment::detect();
+    if let Some(load) = environment.load_average_1m.filter(|load| *load > 0.5) {
+        output::note(&format!(
+            "the machine is not idle (load average {load:.1}): figures will suffer"
+        ));
+    }
+    read_once(&resolved)?;
+    let peaks = capture::peaks(context)?;
+    let job = Job {
+        path: &resolved.path,
+        prompts: &prompts,
+        generations: &generations,
+        launches: args.repetitions,
+    };
+    let launches = capture::launches(&job, context)?;
+    let report = Report::new(
+        subject(&gguf, &resolved, file.bytes()),
+        Computing::new(&context.config),
+        &launches,
+        report::rows(&launches, &Cost::new(&gguf, &properties), peaks),
+        Surroundings {
+            limits: peaks,
+            environment,
+            build: build(),
+        },
+    );
+    print(
+        &report,
+        if context.json {
+            Form::Json
+        } else {
+            args.output
+        },
+    )?;
+    if report.correct {
+        return Ok(());
+    }
+    Err(Incorrect("the launches put out different tokens or logits".into()).into())
+}
+
+fn positive(lengths: &[usize]) -> Vec<usize> {
+    lengths
+        .iter()
+        .copied()
+        .filter(|length| *length > 0)
+        .collect()
+}
+
+fn print(report: &Report, form: Form) -> anyhow::Result<()> {
+    match form {
+        Form::Md => output::text(&report.markdown()),
+        Form::Json => output::json(report),
+        Form::Csv => output::text(&report.csv()),
+    }
+}
+
+/// Reads the file, so that every launch finds it in the system's cache.
+fn read_once(resolved: &Resolved) -> anyhow::Result<()> {
+    File::open(&resolved.path)
+        .and_then(|mut file| io::copy(&mut file, &mut io::sink()))
+        .map(drop)
+        .with_context(|| format!("cannot read {}", resolved.path.display()))
+}
+
+fn subject(gguf: &Gguf<'_>, resolved: &Resolved, file_bytes: u64) -> Subject {
+    let mut formats: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in gguf.tensors().iter().filter(|tensor| tensor.dims.len() > 1) {
+        *formats.entry(tensor.tensor_type.name()).or_default() += tensor.data.len();
+    }
+    let mut formats: Vec<(&str, usize)> = formats.into_iter().collect();
+    formats.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let architecture = gguf.metadata().str("general.architecture").ok().flatten();
+    Subject {
+        name: resolved.name.clone(),
+        weights: resolved.weights(),
+        architecture: architecture.unwrap_or("unknown").to_owned(),
+        parameters: gguf
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.weights() as u64)
+            .sum(),
+        file_bytes,
+        formats: formats
+            .into_iter()
+            .map(|(name, _)| name.to_owned())
+            .collect(),
+    }
+}
+
+fn build() -> Build {
+    let binary_sha256 = std::env::current_exe()
+        .map_err(anyhow::Error::from)
+        .and_then(|path| cache::file_sha256(&path, "hashing this program"));
+    Build {
+        commit: option_env!("REDLINE_COMMIT").unwrap_or("unknown"),
+        binary_sha256: binary_sha256.unwrap_or_else(|_| "unknown".to_owned()),
+    }
+}
