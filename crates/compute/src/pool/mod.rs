@@ -19,8 +19,8 @@ use std::thread::JoinHandle;
 
 pub(crate) use parts::{Columns, ColumnsPart, MAX_PARTS, Rows};
 
-/// Spins before a worker parks: about 50 µs.
-const SPINS: u32 = 20_000;
+/// Spins before a waiting thread gives its core away: 10 to 100 µs, by the length of a pause.
+const SPINS: u32 = 2_000;
 
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -108,8 +108,15 @@ impl Pool {
             self.shared.wake.notify_all();
         }
         let own = catch_unwind(AssertUnwindSafe(|| task(0)));
+        let mut spins = 0;
         while self.shared.pending.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
+            // Past the spins, a worker may be waiting for this very core.
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
         if let Err(panic) = own {
             resume_unwind(panic);
