@@ -1,0 +1,257 @@
+//! The tensors of a shape: names, dimensions and formats, in the order in which converters write
+//! them.
+//!
+//! Source of the names: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, checked against
+//! published files.
+
+use redline_compute::{Format, RopeTable};
+
+use super::quant::{Quant, Role};
+use super::shapes::{Architecture, Shape};
+
+/// A tensor to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tensor {
+    pub(super) name: String,
+    /// The first varies fastest.
+    pub(super) dims: Vec<usize>,
+    pub(super) format: Format,
+    pub(super) content: Content,
+}
+
+impl Tensor {
+    /// Bytes in the file.
+    pub(super) fn byte_count(&self) -> usize {
+        self.rows() * self.format.row_bytes(self.dims[0])
+    }
+
+    fn rows(&self) -> usize {
+        self.dims[1..].iter().product()
+    }
+}
+
+/// What is in a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Content {
+    /// Random weights of this root mean square and mean 0.
+    Matrix {
+        /// Root mean square.
+        rms: f64,
+    },
+    /// Random values near 1.
+    Norm,
+    /// Random values near 0.
+    Bias,
+    /// These values.
+    Values(Vec<f32>),
+}
+
+/// Every tensor of `shape`.
+pub(super) fn list(shape: &Shape, quant: Quant) -> Vec<Tensor> {
+    let mut list = List {
+        shape,
+        quant,
+        tensors: Vec::new(),
+    };
+    let head = if shape.tied {
+        Role::Head
+    } else {
+        Role::Embedding
+    };
+    list.matrix("token_embd", shape.hidden, shape.vocab, head);
+    if let Some(factors) = rope_factors(shape) {
+        let (dims, content) = (vec![factors.len()], Content::Values(factors));
+        list.push("rope_freqs.weight", dims, Format::F32, content);
+    }
+    for layer in 0..shape.layers {
+        list.layer(layer);
+    }
+    list.norm("output_norm", shape.hidden);
+    if !shape.tied {
+        list.matrix("output", shape.hidden, shape.vocab, Role::Head);
+    }
+    list.tensors
+}
+
+struct List<'s> {
+    shape: &'s Shape,
+    quant: Quant,
+    tensors: Vec<Tensor>,
+}
+
+impl List<'_> {
+    fn layer(&mut self, layer: usize) {
+        let Shape {
+            architecture,
+            hidden,
+            feed_forward,
+            head_dim,
+            ..
+        } = *self.shape;
+        let (queries, keys) = (self.shape.heads * head_dim, self.shape.kv_heads * head_dim);
+        let gemma = architecture == Architecture::Gemma3;
+        let sensitive = Role::Sensitive { layer };
+        let name = |part: &str| format!("blk.{layer}.{part}");
+
+        self.norm(&name("attn_norm"), hidden);
+        self.matrix(&name("ffn_down"), feed_forward, hidden, sensitive);
+        self.matrix(&name("ffn_gate"), hidden, feed_forward, Role::Plain);
+        self.matrix(&name("ffn_up"), hidden, feed_forward, Role::Plain);
+        if gemma {
+            self.norm(&name("post_attention_norm"), hidden);
+            self.norm(&name("post_ffw_norm"), hidden);
+        }
+        self.norm(&name("ffn_norm"), hidden);
+        if gemma {
+            self.norm(&name("attn_k_norm"), head_dim);
+        }
+        self.projection(&name("attn_k"), keys, Role::Plain);
+        self.matrix(&name("attn_output"), queries, hidden, Role::Plain);
+        if gemma {
+            self.norm(&name("attn_q_norm"), head_dim);
+        }
+        self.projection(&name("attn_q"), queries, Role::Plain);
+        self.projection(&name("attn_v"), keys, sensitive);
+    }
+
+    /// Of the normalised input, with a bias where the architecture has it.
+    fn projection(&mut self, name: &str, rows: usize, role: Role) {
+        if self.shape.architecture == Architecture::Qwen2 {
+            self.push(
+                &format!("{name}.bias"),
+                vec![rows],
+                Format::F32,
+                Content::Bias,
+            );
+        }
+        self.matrix(name, self.shape.hidden, rows, role);
+    }
+
+    /// Weights whose products with values of variance 1 have variance 1: nothing blows up.
+    fn matrix(&mut self, name: &str, cols: usize, rows: usize, role: Role) {
+        let format = self.quant.format(role, cols, self.shape.layers);
+        let content = Content::Matrix {
+            rms: (cols as f64).sqrt().recip(),
+        };
+        self.push(&format!("{name}.weight"), vec![cols, rows], format, content);
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        self.push(
+            &format!("{name}.weight"),
+            vec![width],
+            Format::F32,
+            Content::Norm,
+        );
+    }
+
+    fn push(&mut self, name: &str, dims: Vec<usize>, format: Format, content: Content) {
+        self.tensors.push(Tensor {
+            name: name.to_owned(),
+            dims,
+            format,
+            content,
+        });
+    }
+}
+
+/// Llama 3's factor for each pair of a head: 1 for fast rotations, the full factor for slow ones,
+/// between them a blend.
+///
+/// Source: `compute_llama3_parameters` of Hugging Face transformers, as converters store it.
+fn rope_factors(shape: &Shape) -> Option<Vec<f32>> {
+    let scaling = shape.rope_scaling?;
+    // Not the standard library's power, whose last bit differs from system to system.
+    let frequencies = RopeTable::frequencies(f64::from(shape.rope_base), shape.head_dim);
+    let factor = |frequency: f64| {
+        let turns = scaling.original_context * frequency / std::f64::consts::TAU;
+        let (low, high) = (scaling.low_frequency_factor, scaling.high_frequency_factor);
+        let fast = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+        (1.0 / ((1.0 - fast) / scaling.factor + fast)) as f32
+    };
+    Some(frequencies.into_iter().map(factor).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::synth::shapes;
+
+    fn parameters(tensors: &[Tensor]) -> usize {
+        tensors
+            .iter()
+            .map(|tensor| tensor.dims.iter().product::<usize>())
+            .sum()
+    }
+
+    #[test]
+    fn counts_are_those_of_the_published_models() {
+        // Tensors of the published GGUF files; parameters of the model cards, ties counted once.
+        for (name, count, weights) in [
+            ("qwen2.5-0.5b", 290, 494_032_768),
+            ("qwen2.5-1.5b", 338, 1_543_714_304),
+            ("smollm2-135m", 272, 134_515_008),
+            ("llama3.2-1b", 147, 1_235_814_400 + 32),
+            ("llama2-7b", 291, 6_738_415_616),
+            ("mistral-7b", 291, 7_248_023_552),
+            ("gemma3-270m", 236, 268_098_176),
+            ("gemma3-1b", 340, 999_885_952),
+        ] {
+            let tensors = list(shapes::find(name).unwrap(), Quant::Q4KM);
+            assert_eq!(tensors.len(), count, "{name}");
+            assert_eq!(parameters(&tensors), weights, "{name}");
+        }
+    }
+
+    #[test]
+    fn qwen_has_the_published_dimensions_and_formats() {
+        let tensors = list(shapes::find("qwen2.5-0.5b").unwrap(), Quant::Q4KM);
+        let by_name: HashMap<&str, (&[usize], Format)> = tensors
+            .iter()
+            .map(|t| (&*t.name, (&*t.dims, t.format)))
+            .collect();
+        for (name, dims, format) in [
+            ("token_embd.weight", &[896, 151_936][..], Format::Q8_0),
+            ("blk.0.attn_q.weight", &[896, 896], Format::Q5_0),
+            ("blk.0.attn_q.bias", &[896], Format::F32),
+            ("blk.23.attn_k.weight", &[896, 128], Format::Q5_0),
+            ("blk.0.attn_v.weight", &[896, 128], Format::Q8_0),
+            ("blk.3.attn_v.weight", &[896, 128], Format::Q5_0),
+            ("blk.0.ffn_down.weight", &[4864, 896], Format::Q6_K),
+            ("blk.3.ffn_down.weight", &[4864, 896], Format::Q4_K),
+            ("output_norm.weight", &[896], Format::F32),
+        ] {
+            assert_eq!(by_name.get(name), Some(&(dims, format)), "{name}");
+        }
+        assert!(!by_name.contains_key("output.weight"));
+        let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
+        assert_eq!(bytes, 391_859_712);
+    }
+
+    #[test]
+    fn every_row_of_every_shape_is_whole_blocks() {
+        for shape in &shapes::ALL {
+            for quant in Quant::all() {
+                for tensor in list(shape, quant) {
+                    assert!(
+                        tensor.byte_count() > 0,
+                        "{} {quant} {}",
+                        shape.name,
+                        tensor.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slow_rotations_are_stretched_and_fast_ones_not() {
+        let factors = rope_factors(shapes::find("llama3.2-1b").unwrap()).unwrap();
+        assert_eq!(factors.len(), 32);
+        assert_eq!((factors[0], factors[14], factors[31]), (1.0, 1.0, 32.0));
+        assert!(factors.is_sorted());
+        assert_eq!(rope_factors(shapes::find("llama2-7b").unwrap()), None);
+    }
+}
