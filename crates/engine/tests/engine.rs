@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redline_engine::{
-    EndReason, Engine, EngineOptions, Error, GeneratedToken, Outcome, Request, SamplingParams,
-    TokenId,
+    EndReason, Engine, EngineOptions, Error, GeneratedToken, Outcome, Request, Sampler,
+    SamplingParams, TokenId,
 };
 use redline_model::{
     Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PlanError, StepPlan,
@@ -26,6 +26,8 @@ struct Script {
     /// `(position, tokens, wants logits)` of every step.
     steps: Vec<(usize, usize, bool)>,
     logits: Vec<f32>,
+    /// All logits there were, in order.
+    history: Vec<Vec<f32>>,
     /// Fails the step with this number.
     fails_at: Option<usize>,
     /// Gives a NaN for this token.
@@ -106,6 +108,7 @@ impl Forward for Script {
             if let Some(token) = self.nan_at {
                 self.logits[token] = f32::NAN;
             }
+            self.history.push(self.logits.clone());
         }
         Ok(&self.logits)
     }
@@ -371,6 +374,35 @@ fn a_failing_step_and_a_nan_end_one_request_only() {
         error,
         "token 0: the logit of token 17 is NaN, expected a number below infinity"
     );
+}
+
+#[test]
+fn a_draw_is_decided_by_its_position_in_the_sequence() {
+    let sampling = SamplingParams {
+        seed: 11,
+        temperature: 2.0,
+        ..SamplingParams::default()
+    };
+    let drawn = Request {
+        sampling: sampling.clone(),
+        ..request(tokens(0..30), 20)
+    };
+    let mut engine = engine(7);
+    let generated = run(&mut engine, &drawn).unwrap().generated;
+    let mut sampler = Sampler::new(&sampling, 0, VOCAB);
+    let history = &engine.forward().history;
+    assert_eq!(history.len(), 20);
+    for (i, logits) in history.iter().enumerate() {
+        let sampled = sampler.sample(logits, 30 + i as u64, false).unwrap();
+        assert_eq!(generated[i], sampled.id, "token {i}");
+    }
+    // So a generation can be taken up where it was left.
+    let rest = Request {
+        prompt: [&drawn.prompt[..], &generated[..8]].concat(),
+        max_tokens: 12,
+        ..drawn
+    };
+    assert_eq!(run(&mut engine, &rest).unwrap().generated, generated[8..]);
 }
 
 #[test]
