@@ -66,7 +66,7 @@ fn check(path: &Path, expected: &Expected) {
         }
     }
     let long: Vec<TokenId> = prompt.into_iter().cycle().take(LONG).collect();
-    for (threads, chunk) in [(1, 64), (2, 1), (2, 7), (2, 512)] {
+    for (threads, chunk) in [(1, 1), (1, 7), (2, 64), (2, 512)] {
         let (hash, _) = last(&mut load(path, Isa::detect(), threads), &long, chunk);
         println!("{LONG} tokens, {threads} threads, chunks of {chunk}: {hash:#018x}");
         assert_eq!(hash, expected.hashes[1]);
