@@ -43,6 +43,9 @@ pub struct Properties {
 
 impl Properties {
     /// The attention of one layer.
+    ///
+    /// # Panics
+    /// If the model has no such layer.
     #[must_use]
     pub fn attention(&self, layer: usize) -> AttentionShape {
         AttentionShape {
@@ -83,6 +86,9 @@ pub struct Rope {
 
 impl Rope {
     /// Cosines and sines for `0..positions`.
+    ///
+    /// # Panics
+    /// If there are factors, but not one for each pair.
     #[must_use]
     pub fn table(&self, positions: usize) -> RopeTable {
         let mut frequencies = RopeTable::frequencies(self.base, self.dims);
