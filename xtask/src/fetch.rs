@@ -26,16 +26,15 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn models(cache: &Path) -> Result<()> {
-    for (name, file) in MODELS {
-        if cache.join(file).exists() {
-            println!("{name}: {file} is in the cache");
-            continue;
-        }
-        run_command(command(&redline()?, &["pull", name]).env("REDLINE_CACHE", cache))?;
-        ensure!(
-            cache.join(file).exists(),
-            "redline pull {name} did not leave {file}"
-        );
+    let missing = |file: &str| !cache.join(file).exists();
+    if !MODELS.iter().any(|(_, file)| missing(file)) {
+        println!("models: in the cache");
+        return Ok(());
+    }
+    let redline = redline()?;
+    for (name, file) in MODELS.iter().filter(|(_, file)| missing(file)) {
+        run_command(command(&redline, &["pull", name]).env("REDLINE_CACHE", cache))?;
+        ensure!(!missing(file), "redline pull {name} did not leave {file}");
     }
     Ok(())
 }
