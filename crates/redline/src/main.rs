@@ -2,6 +2,7 @@
 //!
 //! A verb is a module of [`commands`]; [`cli`] declares its flags, [`config`] resolves the settings,
 //! [`output`] owns both streams. Exit codes are those of [`failure`].
+#![forbid(unsafe_code)]
 
 mod bench;
 mod cli;
