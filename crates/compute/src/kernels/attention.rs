@@ -272,10 +272,13 @@ impl<S: Simd> Kernel<S> for StoreHalf<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        for (x, to) in self.x.chunks(16).zip(self.to.chunks_mut(32)) {
-            let mut half = [0; 32];
-            s.narrow_f16(s.load_partial(x), &mut half);
-            to.copy_from_slice(&half[..to.len()]);
+        let (x, x_tail) = self.x.as_chunks::<16>();
+        let (to, to_tail) = self.to.as_chunks_mut::<32>();
+        for (x, to) in x.iter().zip(to) {
+            s.narrow_f16(s.load(x), to);
         }
+        let mut half = [0; 32];
+        s.narrow_f16(s.load_partial(x_tail), &mut half);
+        to_tail.copy_from_slice(&half[..to_tail.len()]);
     }
 }

@@ -28,14 +28,20 @@ impl<S: Simd> Kernel<S> for Gated<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        for (gate, up) in self.gate.chunks_mut(16).zip(self.up.chunks(16)) {
-            let x = s.load_partial(gate);
+        let gated = |gate: S::F32, up: S::F32| {
             let x = match self.activation {
-                Activation::Silu => math::silu(s, x),
-                Activation::GeluTanh => math::gelu_tanh(s, x),
+                Activation::Silu => math::silu(s, gate),
+                Activation::GeluTanh => math::gelu_tanh(s, gate),
             };
-            s.store_partial(s.mul(x, s.load_partial(up)), gate);
+            s.mul(x, up)
+        };
+        let (gates, gate_tail) = self.gate.as_chunks_mut::<16>();
+        let (ups, up_tail) = self.up.as_chunks::<16>();
+        for (gate, up) in gates.iter_mut().zip(ups) {
+            s.store(gated(s.load(gate), s.load(up)), gate);
         }
+        let tail = gated(s.load_partial(gate_tail), s.load_partial(up_tail));
+        s.store_partial(tail, gate_tail);
     }
 }
 

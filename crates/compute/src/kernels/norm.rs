@@ -54,26 +54,25 @@ impl<S: Simd> Kernel<S> for Row<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let (mean, scale) = moments(s, self.norm, self.x);
-        let (mean, scale) = (s.splat(mean), s.splat(scale));
-        let steps = self
-            .x
-            .chunks(16)
-            .zip(self.weight.chunks(16))
-            .zip(self.out.chunks_mut(16));
-        for (i, ((x, w), out)) in steps.enumerate() {
-            let w = s.load_partial(w);
-            let mut y = s.load_partial(x);
-            if let Norm::Layer { .. } = self.norm {
-                y = s.sub(y, mean);
-            }
-            y = s.mul(y, scale);
-            y = match self.bias {
-                Some(bias) => s.fma(y, w, s.load_partial(&bias[i * 16..][..out.len()])),
-                None => s.mul(y, w),
+        let moments = Moments::of(s, self.norm, self.x);
+        let (x, x_tail) = self.x.as_chunks::<16>();
+        let (w, w_tail) = self.weight.as_chunks::<16>();
+        let (out, out_tail) = self.out.as_chunks_mut::<16>();
+        for (i, ((x, w), out)) in x.iter().zip(w).zip(out).enumerate() {
+            let y = moments.scaled(s, s.load(x));
+            let y = match self.bias {
+                Some(bias) => s.fma(y, s.load(w), s.load(&bias.as_chunks().0[i])),
+                None => s.mul(y, s.load(w)),
             };
-            s.store_partial(y, out);
+            s.store(y, out);
         }
+        let y = moments.scaled(s, s.load_partial(x_tail));
+        let w = s.load_partial(w_tail);
+        let y = match self.bias {
+            Some(bias) => s.fma(y, w, s.load_partial(bias.as_chunks::<16>().1)),
+            None => s.mul(y, w),
+        };
+        s.store_partial(y, out_tail);
     }
 }
 
@@ -88,45 +87,64 @@ impl<S: Simd> Kernel<S> for RowInPlace<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let (mean, scale) = moments(s, self.norm, self.x);
-        let (mean, scale) = (s.splat(mean), s.splat(scale));
-        for (x, w) in self.x.chunks_mut(16).zip(self.weight.chunks(16)) {
-            let mut y = s.load_partial(x);
-            if let Norm::Layer { .. } = self.norm {
-                y = s.sub(y, mean);
-            }
-            s.store_partial(s.mul(s.mul(y, scale), s.load_partial(w)), x);
+        let moments = Moments::of(s, self.norm, self.x);
+        let (x, x_tail) = self.x.as_chunks_mut::<16>();
+        let (w, w_tail) = self.weight.as_chunks::<16>();
+        for (x, w) in x.iter_mut().zip(w) {
+            s.store(s.mul(moments.scaled(s, s.load(x)), s.load(w)), x);
         }
+        let y = moments.scaled(s, s.load_partial(x_tail));
+        s.store_partial(s.mul(y, s.load_partial(w_tail)), x_tail);
     }
 }
 
 /// What is subtracted from, then multiplied with each element.
-#[inline(always)]
-fn moments<S: Simd>(s: S, norm: Norm, x: &[f32]) -> (f32, f32) {
-    let n = x.len() as f32;
-    let (mean, eps) = match norm {
-        Norm::Rms { eps } => (0.0, eps),
-        Norm::Layer { eps } => {
-            let mut sum = s.zero();
-            for x in x.chunks(16) {
-                sum = s.add(sum, s.load_partial(x));
+struct Moments {
+    mean: Option<f32>,
+    scale: f32,
+}
+
+impl Moments {
+    #[inline(always)]
+    fn scaled<S: Simd>(&self, s: S, x: S::F32) -> S::F32 {
+        let centred = match self.mean {
+            Some(mean) => s.sub(x, s.splat(mean)),
+            None => x,
+        };
+        s.mul(centred, s.splat(self.scale))
+    }
+
+    #[inline(always)]
+    fn of<S: Simd>(s: S, norm: Norm, x: &[f32]) -> Self {
+        let n = x.len() as f32;
+        let (vectors, tail) = x.as_chunks::<16>();
+        let (mean, eps) = match norm {
+            Norm::Rms { eps } => (None, eps),
+            Norm::Layer { eps } => {
+                let mut sum = s.zero();
+                for x in vectors {
+                    sum = s.add(sum, s.load(x));
+                }
+                if !tail.is_empty() {
+                    sum = s.add(sum, s.load_partial(tail));
+                }
+                (Some(s.sum(sum) / n), eps)
             }
-            (s.sum(sum) / n, eps)
+        };
+        let centre = s.splat(mean.unwrap_or(0.0));
+        let mut squares = s.zero();
+        for x in vectors {
+            let deviation = s.sub(s.load(x), centre);
+            squares = s.fma(deviation, deviation, squares);
         }
-    };
-    let mut squares = s.zero();
-    let mut chunks = x.chunks_exact(16);
-    let centre = s.splat(mean);
-    for x in &mut chunks {
-        let deviation = s.sub(s.load_partial(x), centre);
-        squares = s.fma(deviation, deviation, squares);
+        if !tail.is_empty() {
+            // Padding must be zero after the mean is subtracted.
+            let mut padded = [mean.unwrap_or(0.0); 16];
+            padded[..tail.len()].copy_from_slice(tail);
+            let deviation = s.sub(s.load(&padded), centre);
+            squares = s.fma(deviation, deviation, squares);
+        }
+        let scale = 1.0 / (s.sum(squares) / n + eps).sqrt();
+        Self { mean, scale }
     }
-    if !chunks.remainder().is_empty() {
-        // Padding must stay zero after the mean is subtracted.
-        let mut padded = [mean; 16];
-        padded[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-        let deviation = s.sub(s.load(&padded), centre);
-        squares = s.fma(deviation, deviation, squares);
-    }
-    (mean, 1.0 / (s.sum(squares) / n + eps).sqrt())
 }
