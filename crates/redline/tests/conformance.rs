@@ -1,8 +1,14 @@
-//! Real models, teacher-forced over an English text, against llama.cpp.
+//! Real models, teacher-forced over English texts, against llama.cpp.
 //!
-//! `conformance/<model>.gguf` holds what llama.cpp computed: the ids of the text, and at every
+//! `conformance/<model>.<text>.gguf` holds what llama.cpp computed: the ids of the text, and at every
 //! position the likeliest next ids with their log-probabilities and that of all others together.
 //! `xtask/golden/llama_cpp_logits.py` makes it; the `.json` beside it says from what.
+//!
+//! Both texts were written for this test. `tale` retells a folk tale with its repetitions, longer
+//! than Gemma's window; `prose` is harder to predict. Rounding alone changes the likeliest id where
+//! two are almost as likely: the `.json` files record how often llama.cpp disagrees with itself,
+//! when it computes the same tokens one by one instead of together. On `tale` that is less than 2 %
+//! of the positions, so 97 % can be asked for; on `prose` it is 3 to 4 %.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -15,8 +21,8 @@ use redline_model::ModelFile;
 use redline_tokenizer::{EncodeOptions, Tokenizer};
 use support::{Setting, floats, ids, teacher_force};
 
-/// Least share of positions with the same likeliest id.
-const TOP1_AGREEMENT: f64 = 0.97;
+/// The texts, and the least share of positions with the same likeliest id.
+const TEXTS: [(&str, f64); 2] = [("tale", 0.97), ("prose", 0.93)];
 /// Largest mean divergence, in nats.
 const MEAN_KL: f64 = 0.02;
 
@@ -82,74 +88,80 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
 }
 
-fn check(name: &str, model: &Path) {
-    let file = ModelFile::open(&folder().join(format!("{name}.gguf"))).unwrap();
-    let reference = Reference::read(&file.gguf().unwrap());
-    let setting = Setting {
-        isa: Isa::detect(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        chunk: 64,
-    };
-    let (mut agreed, mut divergences) = (0_usize, Vec::new());
-    teacher_force(model, &reference.tokens, setting, &mut |position, logits| {
-        agreed += usize::from(argmax(logits) == reference.top_ids[position * reference.top]);
-        divergences.push(reference.kl(position, logits));
-    });
-    let positions = reference.tokens.len() as f64;
-    let agreement = agreed as f64 / positions;
-    let mean = divergences.iter().sum::<f64>() / positions;
-    let largest = divergences.iter().copied().fold(0.0, f64::max);
-    println!(
-        "{name}: {positions} positions, top-1 agreement {:.2} %, KL {mean:.5} in the mean, at most {largest:.4}",
-        100.0 * agreement
-    );
-    assert!(mean <= MEAN_KL, "{name}: mean KL {mean}");
-    assert!(agreement >= TOP1_AGREEMENT, "{name}: {agreement}");
+/// The reference of a model and a text.
+fn open(name: &str, text: &str) -> ModelFile {
+    ModelFile::open(&folder().join(format!("{name}.{text}.gguf"))).unwrap()
 }
 
-/// llama.cpp's tokenizer and ours see the same ids in the text.
-fn check_ids(name: &str, model: &Path) {
-    let file = ModelFile::open(&folder().join(format!("{name}.gguf"))).unwrap();
-    let text = std::fs::read_to_string(folder().join("text.txt")).unwrap();
-    let model = ModelFile::open(model).unwrap();
-    let gguf = model.gguf().unwrap();
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+fn check(name: &str, file: &str) {
+    let Some(model) = redline_testkit::cached(file) else {
+        return;
+    };
+    for (text, least_agreement) in TEXTS {
+        let file = open(name, text);
+        let reference = Reference::read(&file.gguf().unwrap());
+        let setting = Setting {
+            isa: Isa::detect(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            chunk: 64,
+        };
+        let (mut agreed, mut divergences) = (0_usize, Vec::new());
+        teacher_force(&model, &reference.tokens, setting, &mut |position, row| {
+            agreed += usize::from(argmax(row) == reference.top_ids[position * reference.top]);
+            divergences.push(reference.kl(position, row));
+        });
+        let positions = reference.tokens.len() as f64;
+        let agreement = agreed as f64 / positions;
+        let mean = divergences.iter().sum::<f64>() / positions;
+        let largest = divergences.iter().copied().fold(0.0, f64::max);
+        println!(
+            "{name}, {text}: {positions} positions, top-1 agreement {:.2} %, \
+             KL {mean:.5} in the mean, at most {largest:.4}",
+            100.0 * agreement
+        );
+        assert!(mean <= MEAN_KL, "{name}, {text}: mean KL {mean}");
+        assert!(
+            agreement >= least_agreement,
+            "{name}, {text}: top-1 agreement {agreement}"
+        );
+    }
+}
+
+/// llama.cpp's tokenizer and ours see the same ids in the texts.
+fn check_ids(name: &str, file: &str) {
+    let Some(model) = redline_testkit::cached(file) else {
+        return;
+    };
+    let model = ModelFile::open(&model).unwrap();
+    let tokenizer = Tokenizer::from_gguf(model.gguf().unwrap().metadata()).unwrap();
     let options = EncodeOptions {
         add_special: true,
         parse_special: false,
     };
-    let found = tokenizer.encode(&text, options).unwrap();
-    assert_eq!(found, ids(&file.gguf().unwrap(), "tokens"), "{name}");
+    for (text, _) in TEXTS {
+        let words = std::fs::read_to_string(folder().join(format!("{text}.txt"))).unwrap();
+        let found = tokenizer.encode(&words, options).unwrap();
+        let reference = open(name, text);
+        assert_eq!(found, ids(&reference.gguf().unwrap(), "tokens"), "{text}");
+    }
 }
 
 #[test]
 fn smollm2_agrees_with_llama_cpp() {
-    let Some(model) = redline_testkit::cached(redline_testkit::SMOLLM2) else {
-        return;
-    };
-    check("smollm2-135m", &model);
+    check("smollm2-135m", redline_testkit::SMOLLM2);
 }
 
 #[test]
 fn gemma3_agrees_with_llama_cpp() {
-    let Some(model) = redline_testkit::cached(redline_testkit::GEMMA3) else {
-        return;
-    };
-    check("gemma3-270m", &model);
+    check("gemma3-270m", redline_testkit::GEMMA3);
 }
 
 #[test]
-fn smollm2_text_has_the_ids_of_llama_cpp() {
-    let Some(model) = redline_testkit::cached(redline_testkit::SMOLLM2) else {
-        return;
-    };
-    check_ids("smollm2-135m", &model);
+fn smollm2_texts_have_the_ids_of_llama_cpp() {
+    check_ids("smollm2-135m", redline_testkit::SMOLLM2);
 }
 
 #[test]
-fn gemma3_text_has_the_ids_of_llama_cpp() {
-    let Some(model) = redline_testkit::cached(redline_testkit::GEMMA3) else {
-        return;
-    };
-    check_ids("gemma3-270m", &model);
+fn gemma3_texts_have_the_ids_of_llama_cpp() {
+    check_ids("gemma3-270m", redline_testkit::GEMMA3);
 }

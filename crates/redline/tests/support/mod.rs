@@ -15,16 +15,16 @@ use redline_model::{
 
 /// How a model is run.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    pub isa: Isa,
-    pub threads: usize,
+pub(crate) struct Setting {
+    pub(crate) isa: Isa,
+    pub(crate) threads: usize,
     /// Tokens of a step.
-    pub chunk: usize,
+    pub(crate) chunk: usize,
 }
 
 /// Computes `ids` in steps of `setting.chunk` tokens and gives `each` the logits of every position
 /// in turn.
-pub fn teacher_force(
+pub(crate) fn teacher_force(
     path: &Path,
     ids: &[TokenId],
     setting: Setting,
@@ -64,14 +64,14 @@ pub fn teacher_force(
 }
 
 /// The values of an F32 tensor.
-pub fn floats(file: &Gguf<'_>, name: &str) -> Vec<f32> {
+pub(crate) fn floats(file: &Gguf<'_>, name: &str) -> Vec<f32> {
     words(file, name, TensorType::F32)
         .map(f32::from_le_bytes)
         .collect()
 }
 
 /// The values of an I32 tensor that holds token ids.
-pub fn ids(file: &Gguf<'_>, name: &str) -> Vec<TokenId> {
+pub(crate) fn ids(file: &Gguf<'_>, name: &str) -> Vec<TokenId> {
     words(file, name, TensorType::I32)
         .map(|word| TokenId(u32::from_le_bytes(word)))
         .collect()
