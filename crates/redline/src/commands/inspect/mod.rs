@@ -20,7 +20,7 @@ const SHOWN_ELEMENTS: usize = 8;
 /// Flags of `inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or synth:<shape>[:<quant>]
+    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
     model: String,
 }
 
