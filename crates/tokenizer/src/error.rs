@@ -107,6 +107,12 @@ pub enum Error {
     #[error("the chat template writes too much: its output is limited to {limit} bytes")]
     TemplateOutput { limit: usize },
 
+    #[error("the chat template cannot run: no thread with a stack of {stack} bytes: {source}")]
+    TemplateThread {
+        stack: usize,
+        source: std::io::Error,
+    },
+
     #[error("the chat template failed: {0}")]
     TemplateFailed(String),
 }

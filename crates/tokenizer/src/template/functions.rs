@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Output, State};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::json;
@@ -16,8 +16,10 @@ use super::json;
 pub(super) struct Raised(pub(super) String);
 
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment.set_unknown_method_callback(unknown_method_callback);
-    environment.set_formatter(print);
+    environment.set_unknown_method_callback(method);
+    // The one shows the sandbox, the other's output grows with the square of what it is given.
+    environment.remove_global("debug");
+    environment.remove_filter("pprint");
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", to_json);
 }
@@ -38,15 +40,44 @@ pub(super) fn strftime(now: SystemTime) -> Value {
     })
 }
 
-/// Prints constants as Python does.
-fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let constant = match value.kind() {
-        ValueKind::None => "None",
-        ValueKind::Bool if value.is_true() => "True",
-        ValueKind::Bool => "False",
-        _ => return minijinja::escape_formatter(out, state, value),
-    };
-    Ok(out.write_str(constant)?)
+/// The methods of Python's strings, lists and dicts.
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    match (name, value.as_str()) {
+        ("format", Some(text)) if has_large_number(text) => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "format: a width or precision is too large",
+        )),
+        // Where the library, unlike Python, takes a word to end at white space only.
+        ("title", Some(text)) if arguments.is_empty() => Ok(Value::from(title(text))),
+        _ => unknown_method_callback(state, value, name, arguments),
+    }
+}
+
+/// Whether some number in the text has more than three digits.
+fn has_large_number(text: &str) -> bool {
+    text.as_bytes()
+        .windows(4)
+        .any(|digits| digits.iter().all(u8::is_ascii_digit))
+}
+
+/// Every letter that follows none becomes a capital, every other one small.
+fn title(text: &str) -> String {
+    let mut follows_letter = false;
+    let mut result = String::with_capacity(text.len());
+    for character in text.chars() {
+        if follows_letter {
+            result.extend(character.to_lowercase());
+        } else {
+            result.extend(character.to_uppercase());
+        }
+        follows_letter = character.is_alphabetic();
+    }
+    result
 }
 
 /// The filter `tojson`: what transformers puts in the place of Jinja's own, which escapes for HTML.
@@ -63,7 +94,5 @@ fn to_json(
     // Known, and without effect: text is never reduced to ASCII.
     let _: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
-    let json = json::write(value, indent)?;
-    state.consume_fuel(json.len() as u64)?;
-    Ok(Value::from(json))
+    json::write(state, value, indent).map(Value::from)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, State};
 
 /// How deep lists and maps may nest.
 const MAX_DEPTH: usize = 64;
@@ -12,8 +12,13 @@ const MAX_DEPTH: usize = 64;
 const MAX_INDENT: usize = 16;
 
 /// The JSON of `value`; with an indent, one element a line.
-pub(super) fn write(value: &Value, indent: Option<usize>) -> Result<String, Error> {
+pub(super) fn write(
+    state: &State<'_, '_>,
+    value: &Value,
+    indent: Option<usize>,
+) -> Result<String, Error> {
     let mut json = Json {
+        state,
         text: String::new(),
         indent: indent.map(|width| width.min(MAX_INDENT)),
     };
@@ -21,20 +26,26 @@ pub(super) fn write(value: &Value, indent: Option<usize>) -> Result<String, Erro
     Ok(json.text)
 }
 
-struct Json {
+struct Json<'s> {
+    state: &'s State<'s, 's>,
     text: String,
     indent: Option<usize>,
 }
 
-impl Json {
+impl Json<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(refuse("the value nests too deep"));
         }
+        // Paid for as it is written: a small value can have large JSON, if its parts are shared.
+        self.state.consume_fuel(1 + depth as u64)?;
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
-            ValueKind::Bool | ValueKind::Number => self.scalar(value),
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Bool => self
+                .text
+                .push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.number(value),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default())?,
             ValueKind::Seq | ValueKind::Iterable => {
                 let elements = value.try_iter()?.map(|element| (None, element));
                 self.container(['[', ']'], elements, depth)?;
@@ -86,7 +97,7 @@ impl Json {
 
     fn key(&mut self, key: &Value) -> Result<(), Error> {
         match key.kind() {
-            ValueKind::String => self.string(key.as_str().unwrap_or_default()),
+            ValueKind::String => self.string(key.as_str().unwrap_or_default())?,
             ValueKind::None | ValueKind::Bool | ValueKind::Number => {
                 self.text.push('"');
                 self.value(key, MAX_DEPTH)?;
@@ -97,8 +108,7 @@ impl Json {
         Ok(())
     }
 
-    fn scalar(&mut self, value: &Value) {
-        // The same in Jinja and JSON, but for numbers that are none.
+    fn number(&mut self, value: &Value) {
         let text = match value.to_string().as_str() {
             "inf" => "Infinity".to_owned(),
             "-inf" => "-Infinity".to_owned(),
@@ -108,7 +118,8 @@ impl Json {
         self.text.push_str(&text);
     }
 
-    fn string(&mut self, text: &str) {
+    fn string(&mut self, text: &str) -> Result<(), Error> {
+        self.state.consume_fuel(text.len() as u64 / 8)?;
         self.text.push('"');
         for character in text.chars() {
             match character {
@@ -126,6 +137,7 @@ impl Json {
             }
         }
         self.text.push('"');
+        Ok(())
     }
 }
 

@@ -5,8 +5,10 @@
 //! `raise_exception`, `strftime_now`, a `tojson` that escapes nothing for HTML. There is no file
 //! access, no include, no import. Work and memory are paid for with fuel, the output is capped.
 
+mod deep_stack;
 mod functions;
 mod json;
+mod source;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -20,20 +22,23 @@ use crate::error::Error;
 use functions::Raised;
 
 /// Most bytes of a template. Real ones have up to 30,000.
-const MAX_SOURCE_BYTES: usize = 256 * 1024;
+const MAX_SOURCE_BYTES: usize = 128 * 1024;
 
 /// Steps that a template may take, an instruction or 64 bytes of data each, beside those for the
-/// messages' size.
-const BASE_FUEL: u64 = 1_000_000;
+/// messages. A real one takes some hundreds, and some dozens for each message.
+const BASE_FUEL: u64 = 100_000;
+
+/// Steps that each message adds.
+const FUEL_PER_MESSAGE: u64 = 500;
 
 /// Steps that each byte of the messages adds.
-const FUEL_PER_MESSAGE_BYTE: u64 = 2;
+const FUEL_PER_BYTE: u64 = 1;
 
-/// Bytes that a template may write, beside those for the messages' size.
+/// Bytes that a template may write, beside those for the messages.
 const BASE_OUTPUT_BYTES: usize = 1 << 20;
 
 /// Bytes that each byte of the messages adds.
-const OUTPUT_PER_MESSAGE_BYTE: usize = 4;
+const OUTPUT_PER_BYTE: usize = 4;
 
 /// How deep calls and blocks may nest.
 const RECURSION_LIMIT: usize = 100;
@@ -118,35 +123,30 @@ impl ChatTemplate {
             },
             Problem::Syntax(problem) => Error::TemplateSyntax(problem.clone()),
         })?;
-        let bytes: usize = messages
-            .iter()
-            .map(|each| each.role.len() + each.content.len())
-            .sum();
-        let limits = Limits {
-            fuel: BASE_FUEL.saturating_add(FUEL_PER_MESSAGE_BYTE.saturating_mul(bytes as u64)),
-            output: BASE_OUTPUT_BYTES.saturating_add(OUTPUT_PER_MESSAGE_BYTE.saturating_mul(bytes)),
-        };
-        let mut environment = environment.clone();
-        environment.set_fuel(Some(limits.fuel));
-        let mut output = Capped {
-            text: Vec::new(),
-            limit: limits.output,
-        };
-        environment
-            .get_template(NAME)
-            .and_then(|template| {
-                let context = self.context(messages, add_generation_prompt, now);
-                template.render_captured_to(context, &mut output).map(drop)
-            })
-            .map_err(|error| limits.explain(&error))?;
-        String::from_utf8(output.text).map_err(|error| Error::TemplateFailed(error.to_string()))
+        let limits = Limits::of(messages);
+        let stack = deep_stack::bytes_for(limits.fuel);
+        let rendered: Result<_, Error> = deep_stack::run(stack, || {
+            let mut environment = environment.clone();
+            environment.set_fuel(Some(limits.fuel));
+            let mut output = Capped {
+                text: Vec::new(),
+                limit: limits.output,
+            };
+            let context = self.context(messages, add_generation_prompt, now);
+            environment
+                .get_template(NAME)
+                .and_then(|template| template.render_captured_to(context, &mut output).map(drop))
+                .map_err(|error| limits.explain(&error))?;
+            Ok(output.text)
+        })?;
+        String::from_utf8(rendered?).map_err(|error| Error::TemplateFailed(error.to_string()))
     }
 
     fn context(&self, messages: &[Message], add_generation_prompt: bool, now: SystemTime) -> Value {
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| {
-                Value::from_iter([("role", &*message.role), ("content", &*message.content)])
+                Value::from_pairs([("role", &*message.role), ("content", &*message.content)])
             })
             .collect();
         let mut context = vec![
@@ -160,7 +160,7 @@ impl ChatTemplate {
         let token = |name, text: &Option<String>| Some((name, Value::from(text.as_deref()?)));
         context.extend(token("bos_token", &self.bos));
         context.extend(token("eos_token", &self.eos));
-        Value::from_iter(context)
+        Value::from_pairs(context)
     }
 }
 
@@ -178,19 +178,30 @@ fn compile(source: &str) -> Result<Environment<'static>, Problem> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(Problem::Length);
     }
+    let source = source::prepare(source).map_err(Problem::Syntax)?;
+    let compiled = deep_stack::run(deep_stack::bytes_for(0), || {
+        let mut environment = environment()?;
+        environment.add_template_owned(NAME, source)?;
+        Ok(environment)
+    });
+    compiled
+        .map_err(|error| Problem::Syntax(error.to_string()))?
+        .map_err(|error: minijinja::Error| Problem::Syntax(describe(&error)))
+}
+
+/// Jinja as templates of transformers know it.
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder()
-        .trim_blocks(true)
-        .lstrip_blocks(true)
-        .build();
-    environment.set_syntax(syntax.map_err(|error| Problem::Syntax(describe(&error)))?);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_recursion_limit(RECURSION_LIMIT);
     functions::install(&mut environment);
-    environment
-        .add_template_owned(NAME, source.to_owned())
-        .map_err(|error| Problem::Syntax(describe(&error)))?;
     Ok(environment)
 }
 
@@ -200,6 +211,18 @@ struct Limits {
 }
 
 impl Limits {
+    fn of(messages: &[Message]) -> Self {
+        let bytes: usize = messages
+            .iter()
+            .map(|each| each.role.len() + each.content.len())
+            .sum();
+        let fuel = FUEL_PER_MESSAGE * messages.len() as u64 + FUEL_PER_BYTE * bytes as u64;
+        Self {
+            fuel: BASE_FUEL + fuel,
+            output: BASE_OUTPUT_BYTES + OUTPUT_PER_BYTE * bytes,
+        }
+    }
+
     fn explain(&self, error: &minijinja::Error) -> Error {
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(cause) = source {

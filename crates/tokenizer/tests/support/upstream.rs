@@ -1,7 +1,7 @@
 //! Vocabularies as upstream publishes them, `tokenizer.json`, turned into the metadata that
 //! llama.cpp's converter writes for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -35,7 +35,7 @@ struct Added {
 
 #[derive(Deserialize)]
 struct Model {
-    vocab: HashMap<String, u32>,
+    vocab: BTreeMap<String, u32>,
     merges: Vec<Merge>,
 }
 
