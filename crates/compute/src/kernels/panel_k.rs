@@ -17,11 +17,11 @@ impl<F: KFormat> PanelFormat for Large<F> {
         for (g, weights) in block.weights(s).into_iter().enumerate() {
             panel.place(row, g, &s.array(weights));
         }
-        let scales = block.scales();
+        let scales = s.array_i16(block.scales(s));
         for g in 0..F::GROUPS {
             panel.scales[g * ROWS + row] = i32::from(scales[g * 16 / F::GROUPS]).to_ne_bytes();
         }
-        let per_sum = block.per_sum();
+        let per_sum = s.array_i16(block.per_sum(s));
         for (g, pair) in per_sum.as_chunks::<2>().0.iter().enumerate() {
             panel.per_sum[g * ROWS + row] = bytemuck::cast(*pair);
         }

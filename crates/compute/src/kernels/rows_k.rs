@@ -15,10 +15,10 @@ pub(super) trait KFormat: Block {
 
     /// Unsigned integers in element order, 32 a vector, at most 63.
     fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8];
-    /// The scale of every 16 elements.
-    fn scales(&self) -> [i16; 16];
-    /// What multiplies the sums of every 16 activations.
-    fn per_sum(&self) -> [i16; 16];
+    /// The scale of every 16 elements, sixteen i16.
+    fn scales<S: IntSimd>(&self, s: S) -> __m256i;
+    /// What multiplies the sums of every 16 activations, sixteen i16.
+    fn per_sum<S: IntSimd>(&self, s: S) -> __m256i;
     /// The block's scale, and the scale of its minima (zero where it has none).
     fn d_and_dmin(&self) -> (Half, Half);
 
@@ -46,12 +46,8 @@ pub(super) fn four_rows<F: KFormat, S: IntSimd, const T: usize>(
         for r in 0..4 {
             let block = &rows[r][b];
             let weights = block.weights(s);
-            let group_scales = block.scales();
-            let per_sum = block.per_sum();
-            let mut scales = [s.zero_i32(); 8];
-            for g in 0..8 {
-                scales[g] = s.scale_pair(group_scales[2 * g], group_scales[2 * g + 1]);
-            }
+            let scales = s.scale_pairs(block.scales(s));
+            let per_sum = block.per_sum(s);
             let (d, dmin) = block.d_and_dmin();
             let (d, dmin) = (s.widen_one(d.0), s.widen_one(dmin.0));
             for t in 0..T {
@@ -60,7 +56,7 @@ pub(super) fn four_rows<F: KFormat, S: IntSimd, const T: usize>(
                 for g in 0..8 {
                     dots = s.dot_scaled(dots, weights[g], s.bytes_i8(&q[g]), scales[g]);
                 }
-                let sums = s.dot_i16(&per_sum, &x[t].sums.as_chunks().0[b]);
+                let sums = s.dot_i16(per_sum, &x[t].sums.as_chunks().0[b]);
                 let d_x = x[t].scales[b];
                 acc[t][r] = F::chain((d * d_x, dmin * d_x), (s.sum_i32(dots), sums), acc[t][r]);
             }
@@ -89,15 +85,19 @@ fn affine_chain_lanes<S: Lanes>(
     s.floats_fma(minus, s.to_floats(minima), acc)
 }
 
-/// Each of eight values twice.
+/// The eight scales and the eight minima of Q4_K and Q5_K, four bytes at a time: the same fields as
+/// `quant::BlockQ4K::scales_and_mins`, each pair of words little-endian.
 #[inline(always)]
-fn twice(values: [u8; 8]) -> [i16; 16] {
-    let mut out = [0; 16];
-    for g in 0..8 {
-        out[2 * g] = i16::from(values[g]);
-        out[2 * g + 1] = i16::from(values[g]);
-    }
-    out
+fn scales_and_mins(packed: &[u8; 12]) -> (u64, u64) {
+    const LOW_SIX: u32 = 0x3f3f_3f3f;
+    const LOW_FOUR: u32 = 0x0f0f_0f0f;
+    const TOP_TWO: u32 = 0x3030_3030;
+    let (words, _) = packed.as_chunks::<4>();
+    let [first, second, third] = [0, 1, 2].map(|i| u32::from_le_bytes(words[i]));
+    let scales = third & LOW_FOUR | first >> 2 & TOP_TWO;
+    let mins = third >> 4 & LOW_FOUR | second >> 2 & TOP_TWO;
+    let join = |low: u32, high: u32| u64::from(low & LOW_SIX) | u64::from(high) << 32;
+    (join(first, scales), join(second, mins))
 }
 
 macro_rules! affine {
@@ -105,13 +105,13 @@ macro_rules! affine {
         const GROUPS: usize = 8;
 
         #[inline(always)]
-        fn scales(&self) -> [i16; 16] {
-            twice(self.scales_and_mins().0)
+        fn scales<S: IntSimd>(&self, s: S) -> __m256i {
+            s.widen_twice(scales_and_mins(&self.scales).0)
         }
 
         #[inline(always)]
-        fn per_sum(&self) -> [i16; 16] {
-            twice(self.scales_and_mins().1)
+        fn per_sum<S: IntSimd>(&self, s: S) -> __m256i {
+            s.widen_twice(scales_and_mins(&self.scales).1)
         }
 
         #[inline(always)]
@@ -200,13 +200,13 @@ impl KFormat for BlockQ6K {
     }
 
     #[inline(always)]
-    fn scales(&self) -> [i16; 16] {
-        self.scales.map(i16::from)
+    fn scales<S: IntSimd>(&self, s: S) -> __m256i {
+        s.widen_i8(&self.scales)
     }
 
     #[inline(always)]
-    fn per_sum(&self) -> [i16; 16] {
-        self.scales.map(i16::from)
+    fn per_sum<S: IntSimd>(&self, s: S) -> __m256i {
+        s.widen_i8(&self.scales)
     }
 
     #[inline(always)]

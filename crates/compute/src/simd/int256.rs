@@ -90,10 +90,29 @@ pub(crate) trait IntSimd: Simd {
         op!(_mm256_setzero_si256())
     }
 
-    /// One scale for the first sixteen bytes, one for the last.
+    /// Sixteen i16 scales, each of sixteen bytes, as the scales of byte pairs: vector `g` has scale
+    /// `2g` in its first eight lanes, `2g + 1` in its last.
     #[inline(always)]
-    fn scale_pair(self, first: i16, last: i16) -> __m256i {
-        op!(scale_pair(first, last))
+    fn scale_pairs(self, scales: __m256i) -> [__m256i; 8] {
+        op!(scale_pairs(scales))
+    }
+
+    /// Each of eight bytes (of a little-endian u64) twice, as i16.
+    #[inline(always)]
+    fn widen_twice(self, x: u64) -> __m256i {
+        op!(widen_twice(x))
+    }
+
+    /// Sixteen i8 as i16.
+    #[inline(always)]
+    fn widen_i8(self, x: &[i8; 16]) -> __m256i {
+        let x = op!(_mm_loadu_si128(x.as_ptr().cast()));
+        op!(_mm256_cvtepi8_epi16(x))
+    }
+
+    #[inline(always)]
+    fn array_i16(self, x: __m256i) -> [i16; 16] {
+        bytemuck::cast(self.array(x))
     }
 
     #[inline(always)]
@@ -103,8 +122,7 @@ pub(crate) trait IntSimd: Simd {
 
     /// `Σ a·b` of sixteen i16 pairs.
     #[inline(always)]
-    fn dot_i16(self, a: &[i16; 16], b: &[i16; 16]) -> i32 {
-        let a = op!(_mm256_loadu_si256(a.as_ptr().cast()));
+    fn dot_i16(self, a: __m256i, b: &[i16; 16]) -> i32 {
         let b = op!(_mm256_loadu_si256(b.as_ptr().cast()));
         let sums = op!(_mm256_madd_epi16(a, b));
         self.sum_i32(sums)
@@ -220,8 +238,25 @@ fn spread_bits(bits: u32, value: u8) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scale_pair(first: i16, last: i16) -> __m256i {
-    _mm256_set_m128i(_mm_set1_epi16(last), _mm_set1_epi16(first))
+fn scale_pairs(scales: __m256i) -> [__m256i; 8] {
+    // The first i16 of each dword in the low half, the second in the high half.
+    let spread = _mm256_setr_epi8(
+        0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3,
+        2, 3,
+    );
+    let mut pairs = [scales; 8];
+    for (g, pair) in pairs.iter_mut().enumerate() {
+        let dword = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(g as i32));
+        *pair = _mm256_shuffle_epi8(dword, spread);
+    }
+    pairs
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_twice(x: u64) -> __m256i {
+    let bytes = _mm_cvtsi64_si128(x.cast_signed());
+    _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes))
 }
 
 #[inline]
