@@ -312,9 +312,18 @@ mod tests {
     fn bytes_depend_on_the_recipe_alone() {
         // Another hash is another VERSION: cached files must not be taken for what they are not.
         let pinned = [
-            ("tiny-llama:q4_k_m", ""),
-            ("tiny-qwen2:q8_0", ""),
-            ("tiny-gemma3:f16", ""),
+            (
+                "tiny-llama:q4_k_m",
+                "e17c6500351ab89aba7766fc66929c77baa504b5da9eb0ec3f70cc6de291da51",
+            ),
+            (
+                "tiny-qwen2:q8_0",
+                "ac861f0a521b1459f62ef5bb304f4d0c2a353f83068f5bd17fff90fa08de04d0",
+            ),
+            (
+                "tiny-gemma3:f16",
+                "c55ff9cc45ee63c34b709d154aae2c569deb534d1db60768afb6ef6b9211b19e",
+            ),
         ];
         for (name, hash) in pinned {
             let one = bytes(name, 1, 0);
