@@ -46,6 +46,9 @@ pub(crate) struct Generation {
     /// Text that ends the answer and is not shown; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Go on after a token that ends the text
+    #[arg(long)]
+    ignore_eos: bool,
 }
 
 impl Generation {
@@ -178,7 +181,11 @@ impl<'t> Generator<'t> {
             max_tokens: generation.max_tokens(prompt.len(), self.engine.context_length()),
             prompt,
             sampling: generation.sampling(),
-            end_tokens: self.tokenizer.end_of_generation().to_vec(),
+            end_tokens: if generation.ignore_eos {
+                Vec::new()
+            } else {
+                self.tokenizer.end_of_generation().to_vec()
+            },
             logprobs: false,
         };
         let decoder = self.tokenizer.stream_decoder();
@@ -295,6 +302,7 @@ mod tests {
             seed: None,
             max_tokens,
             stop: Vec::new(),
+            ignore_eos: false,
         };
         assert_eq!(
             generation(None).positions(10, 8192),

@@ -177,7 +177,7 @@ fn subject(gguf: &Gguf<'_>, resolved: &Resolved, file_bytes: u64) -> Subject {
 fn build() -> Build {
     let binary_sha256 = std::env::current_exe()
         .map_err(anyhow::Error::from)
-        .and_then(|path| cache::file_sha256(&path, "hashing this program"));
+        .and_then(|path| cache::file_sha256(&path, None));
     Build {
         commit: option_env!("REDLINE_COMMIT").unwrap_or("unknown"),
         binary_sha256: binary_sha256.unwrap_or_else(|_| "unknown".to_owned()),

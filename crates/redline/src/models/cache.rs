@@ -58,7 +58,7 @@ impl Cache {
             );
         }
         if noted_checksum(&path).as_deref() != Some(entry.sha256) {
-            let found = file_sha256(&path, &format!("checking {}", entry.file))?;
+            let found = file_sha256(&path, Some(&format!("checking {}", entry.file)))?;
             check_sha256(&path, entry.sha256, &found)
                 .with_context(|| format!("{} is damaged; delete it and pull again", entry.name))?;
             note_checksum(&path, &found);
@@ -81,14 +81,15 @@ pub(crate) fn check_sha256(path: &Path, expected: &str, found: &str) -> anyhow::
     Ok(())
 }
 
-/// SHA-256 of a whole file, in lower-case hexadecimal.
+/// SHA-256 of a whole file, in lower-case hexadecimal, showing progress under a label.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(crate) fn file_sha256(path: &Path, label: &str) -> anyhow::Result<String> {
+pub(crate) fn file_sha256(path: &Path, label: Option<&str>) -> anyhow::Result<String> {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;
-        let mut progress = Progress::bytes(label, Some(file.metadata()?.len()));
+        let total = file.metadata()?.len();
+        let mut progress = label.map(|label| Progress::bytes(label, Some(total)));
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
@@ -99,9 +100,13 @@ pub(crate) fn file_sha256(path: &Path, label: &str) -> anyhow::Result<String> {
             }
             hasher.update(&buffer[..count]);
             done += count as u64;
-            progress.set(done);
+            if let Some(progress) = &mut progress {
+                progress.set(done);
+            }
         }
-        progress.clear();
+        if let Some(progress) = progress {
+            progress.clear();
+        }
         Ok(units::hex(&hasher.finalize()))
     };
     read().with_context(|| format!("cannot read {}", path.display()))

@@ -71,7 +71,7 @@ pub(super) fn pull_file(
         bail!("{url}: expected {total} bytes, found {found}");
     }
     let label = format!("checking {source}");
-    let sha256 = cache::file_sha256(part.path(), &label)?;
+    let sha256 = cache::file_sha256(part.path(), Some(&label))?;
     if let Some(expected) = &identity.sha256
         && let Err(error) = cache::check_sha256(&target, expected, &sha256)
     {

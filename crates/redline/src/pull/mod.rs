@@ -57,8 +57,9 @@ pub(crate) fn find(source: &Source, cache: &Cache) -> anyhow::Result<Option<Path
             .as_deref()
             .and_then(|version| pypi::find_package(package, version, cache))),
         Source::Hf { .. } | Source::Url(_) => {
-            let path = cache.models().join(source.cache_path());
-            Ok(Some(path).filter(|path| path.is_file()))
+            let path = |file: &Source| cache.models().join(file.cache_path());
+            let whole = source.files().iter().all(|file| path(file).is_file());
+            Ok(whole.then(|| path(source)))
         }
     }
 }
@@ -114,7 +115,7 @@ fn pull_files(source: &Source, context: &Context) -> anyhow::Result<Pulled> {
 }
 
 fn already_there(path: PathBuf, bytes: u64) -> anyhow::Result<Pulled> {
-    let sha256 = cache::file_sha256(&path, "checking the cached file")?;
+    let sha256 = cache::file_sha256(&path, Some("checking the cached file"))?;
     // What was verified once left a note of the same hash.
     let verified = cache::noted_checksum(&path).as_deref() == Some(sha256.as_str());
     Ok(Pulled {

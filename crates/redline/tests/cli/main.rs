@@ -1,0 +1,12 @@
+//! The program itself, run as a user runs it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod bench;
+mod chat;
+mod generate;
+mod models;
+mod pull_http;
+mod pull_pypi;
+mod server;
+mod support;
+mod usage;
