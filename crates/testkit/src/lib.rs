@@ -50,15 +50,18 @@ pub fn skip(reason: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// `$REDLINE_CACHE`, else `~/.cache/redline`.
+/// Where the binary keeps models: `$REDLINE_CACHE`, else `$XDG_CACHE_HOME/redline`, else
+/// `~/.cache/redline`.
 #[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     #[expect(
         clippy::disallowed_methods,
         reason = "tests have no configuration but this"
     )]
-    let named = std::env::var_os("REDLINE_CACHE");
-    named
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/redline")))
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    folder("REDLINE_CACHE").or_else(|| {
+        let base = folder("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+        base.map(|base| base.join("redline"))
+    })
 }
