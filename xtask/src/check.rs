@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::shell::{command, in_ci, run as run_command, tee};
+use crate::shell::{command, in_ci, output, run as run_command, tee};
 use crate::{fetch, tidy};
 
 struct Step {
@@ -13,7 +13,7 @@ struct Step {
 }
 
 /// Cheap steps first; the models are fetched before the tests that need them.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "fmt",
         run: |_| cargo(&["fmt", "--all", "--check"]),
@@ -41,6 +41,10 @@ const STEPS: [Step; 7] = [
     Step {
         name: "doctests",
         run: doctests,
+    },
+    Step {
+        name: "clean",
+        run: |_| clean(),
     },
 ];
 
@@ -135,6 +139,19 @@ fn tests(report: &mut Report) -> Result<()> {
 
 fn doctests(report: &mut Report) -> Result<()> {
     report.watch(&["test", "--workspace", "--no-fail-fast", "--doc"])
+}
+
+/// In CI, where the checkout was clean, a changed file is one that should have been committed:
+/// `Cargo.lock`, or golden data that a test rewrote.
+fn clean() -> Result<()> {
+    if !in_ci() {
+        println!("only in CI");
+        return Ok(());
+    }
+    let status = ["status", "--porcelain", "--untracked-files=no"];
+    let changed = output(&mut command("git", &status))?;
+    ensure!(changed.is_empty(), "changed meanwhile:\n{changed}");
+    Ok(())
 }
 
 impl Report {
@@ -262,7 +279,7 @@ mod tests {
         assert_eq!(
             error,
             Err(
-                "no step \"lint\": expected one of fmt, tidy, clippy, docs, fetch, tests, doctests"
+                "no step \"lint\": expected one of fmt, tidy, clippy, docs, fetch, tests, doctests, clean"
                     .to_owned()
             )
         );
