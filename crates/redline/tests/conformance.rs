@@ -8,7 +8,11 @@
 //! than Gemma's window; `prose` is harder to predict. Rounding alone changes the likeliest id where
 //! two are almost as likely: the `.json` files record how often llama.cpp disagrees with itself,
 //! when it computes the same tokens one by one instead of together. On `tale` that is less than 2 %
-//! of the positions, so 97 % can be asked for; on `prose` it is 3 to 4 %.
+//! of the positions, so 97 % can be asked for; on `prose` it is 3 to 4 %. Divergence sees more than
+//! agreement does, so it may not be much above llama.cpp's from itself either.
+//!
+//! What is wrong by less than that noise shows in the tiny models (`crates/model/tests/golden.rs`),
+//! whose weights are not quantised.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -23,8 +27,9 @@ use support::{Setting, floats, ids, teacher_force};
 
 /// The texts, and the least share of positions with the same likeliest id.
 const TEXTS: [(&str, f64); 2] = [("tale", 0.97), ("prose", 0.93)];
-/// Largest mean divergence, in nats.
+/// Largest mean divergence, in nats, and in multiples of llama.cpp's from itself.
 const MEAN_KL: f64 = 0.02;
+const NOISE_MULTIPLE: f64 = 1.5;
 
 /// What llama.cpp computed.
 struct Reference {
@@ -93,6 +98,15 @@ fn open(name: &str, text: &str) -> ModelFile {
     ModelFile::open(&folder().join(format!("{name}.{text}.gguf"))).unwrap()
 }
 
+/// Mean divergence of llama.cpp from itself.
+fn noise(name: &str, text: &str) -> f64 {
+    let provenance = std::fs::read_to_string(folder().join(format!("{name}.{text}.json"))).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&provenance).unwrap();
+    provenance["batch_against_one_by_one"]["kl_mean"]
+        .as_f64()
+        .unwrap()
+}
+
 fn check(name: &str, file: &str) {
     let Some(model) = redline_testkit::cached(file) else {
         return;
@@ -119,7 +133,11 @@ fn check(name: &str, file: &str) {
              KL {mean:.5} in the mean, at most {largest:.4}",
             100.0 * agreement
         );
-        assert!(mean <= MEAN_KL, "{name}, {text}: mean KL {mean}");
+        let noise = noise(name, text);
+        assert!(
+            mean <= MEAN_KL.min(NOISE_MULTIPLE * noise),
+            "{name}, {text}: mean KL {mean}; llama.cpp from itself {noise}"
+        );
         assert!(
             agreement >= least_agreement,
             "{name}, {text}: top-1 agreement {agreement}"
