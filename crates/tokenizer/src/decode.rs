@@ -4,8 +4,7 @@
 //! each maximal part of a character (as `String::from_utf8_lossy` does). A stream gives the same text
 //! piece by piece: it holds back the bytes of an unfinished character, at most three.
 //!
-//! Own code, not the decoders of the `tokenizers` crate: those take all tokens at once, and its stream
-//! decodes a growing window again for each token and falls silent at bytes that are not UTF-8.
+//! Own code, not the decoders of the `tokenizers` crate: docs/decisions/0002-tokenizer.md.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
