@@ -13,7 +13,11 @@
 //!
 //! What is wrong by less than that noise shows in the tiny models (`crates/model/tests/golden.rs`),
 //! whose weights are not quantised.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and prints its figures"
+)]
 
 mod support;
 

@@ -3,7 +3,11 @@
 //! `logits_hash.json` has, for each version of the arithmetic, every model's hash of the logits of
 //! its first so many tokens, all positions. A change there is a change of `ARITHMETIC_VERSION`, made
 //! on purpose.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and prints its figures"
+)]
 
 mod support;
 
