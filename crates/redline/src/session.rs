@@ -99,5 +99,8 @@ pub(crate) fn load(
         progress.set(report.bytes)
     });
     progress.clear();
+    if context.interrupt.asked() {
+        anyhow::bail!("interrupted");
+    }
     model.with_context(cannot_load)
 }

@@ -1,8 +1,8 @@
 //! What a test must read and compute at least, in closed form over the model's tensors.
 //!
-//! Source: the definition of `B(D)` and of the limits in `docs/measurement.md`: every matrix once a
-//! step, one row of an untied embedding, norms and biases; the keys and values of each layer up to
-//! its window. A multiplication and an addition are two operations.
+//! A decode step reads every matrix once, one row of an untied embedding, norms and biases, and the
+//! keys and values of each layer up to its window. A multiplication and an addition are two
+//! operations; attention counts.
 
 use redline_gguf::{Gguf, Tensor, TensorType};
 use redline_model::Properties;

@@ -52,7 +52,7 @@ pub(crate) enum Message {
 pub(crate) struct Launch {
     /// From opening the file to a model that can step.
     pub(crate) load_ns: u64,
-    /// Largest resident set of the process, where the system tells.
+    /// Largest resident set before any bandwidth probe, where the system tells.
     pub(crate) peak_rss_bytes: Option<u64>,
     /// The tests, in the order asked for.
     pub(crate) runs: Vec<Run>,

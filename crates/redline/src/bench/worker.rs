@@ -84,13 +84,19 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     }
     let cost = Cost::new(&gguf, &properties);
     let mut runs = Vec::new();
+    let mut peak_rss = None;
     for test in tests {
         phase(&test.name())?;
+        // A probe reads memory of its own, which is not the model's.
+        if matches!(test, Test::Decode(_)) {
+            peak_rss = peak_rss.or_else(peak_rss_bytes);
+        }
         runs.push(bench.run(test, &cost, context)?);
     }
+    let peak_rss_bytes = peak_rss.or_else(peak_rss_bytes);
     say(&Message::Launch(Launch {
         load_ns,
-        peak_rss_bytes: peak_rss_bytes(),
+        peak_rss_bytes,
         runs,
     }))
 }

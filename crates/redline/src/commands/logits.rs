@@ -16,6 +16,7 @@ use redline_model::{
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::failure::Usage;
+use crate::interrupt::Interrupt;
 use crate::session::Computing;
 use crate::{models, npy, output, session};
 
@@ -153,6 +154,7 @@ fn compute(
     let ids: Vec<TokenId> = args.ids.iter().copied().map(TokenId).collect();
     let pages: Vec<PageId> = (0..pages_for(ids.len()) as u32).map(PageId).collect();
     let mut hashes = Hashes {
+        interrupt: &context.interrupt,
         wanted: args.layers,
         stages: Vec::new(),
     };
@@ -184,14 +186,19 @@ fn compute(
 }
 
 /// Hashes what an observer sees, stage by stage.
-struct Hashes {
+struct Hashes<'i> {
+    interrupt: &'i Interrupt,
     wanted: bool,
     stages: Vec<(Stage, LogitsHash)>,
 }
 
-impl Observer for Hashes {
+impl Observer for Hashes<'_> {
     fn wants_hidden(&self) -> bool {
         self.wanted
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.interrupt.asked()
     }
 
     fn hidden(&mut self, stage: Stage, rows: &[f32]) {
@@ -206,7 +213,7 @@ impl Observer for Hashes {
     }
 }
 
-impl Hashes {
+impl Hashes<'_> {
     fn into_report(self) -> Vec<LayerHash> {
         let name = |stage| match stage {
             Stage::Embedding => "embedding".to_owned(),

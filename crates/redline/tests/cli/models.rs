@@ -1,5 +1,8 @@
 //! The real models answer. Skipped, by name, where they are not in the cache.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use redline_testkit::{GEMMA3, SMOLLM2, cache_dir, cached};
 
 use crate::support::{Outcome, finish, program};
@@ -61,10 +64,26 @@ fn smollm2_answers_through_the_template_in_its_file() {
 fn without_a_name_it_is_the_default_model() {
     let Some(_) = cached(SMOLLM2) else { return };
     let mut command = program(&cache_dir().unwrap());
-    command.env("REDLINE_MODEL", "smollm2-135m");
-    let json = finish(command.args(["inspect", "smollm2-135m", "--json"])).json();
-    assert_eq!(
-        (&json["chat_template"], &json["tokenizer"]["kind"]["kind"]),
-        (&true.into(), &"gguf-bpe".into())
+    command.args(["run", "--raw", "--temperature", "0", "-n", "4", "--json"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"The capital of France is\n").unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["model"], "smollm2-135m");
+    assert!(
+        json["text"].as_str().unwrap().starts_with(" Paris"),
+        "{json}"
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("no model named: this is smollm2-135m"),
+        "{stderr}"
     );
 }
