@@ -86,6 +86,12 @@ pub enum Error {
         piece: String,
     },
 
+    #[error(
+        "the pieces, {piece_bytes} bytes, make each other up in too many ways: expected merges of at \
+         most {limit} bytes"
+    )]
+    DerivedMerges { piece_bytes: usize, limit: usize },
+
     #[error("the vocabulary has neither a token for byte 0x{byte:02X} nor an unknown token")]
     Unencodable { byte: u8 },
 

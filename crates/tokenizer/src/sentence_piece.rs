@@ -20,6 +20,12 @@ use crate::vocabulary::{TokenKind, Vocabulary, byte_of, same_length};
 const SCORES: &str = "tokenizer.ggml.scores";
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 
+/// Most bytes of merges for each byte of pieces. Real vocabularies have two or three.
+const MAX_MERGE_BYTES_PER_BYTE: usize = 16;
+
+/// Bytes of merges that any vocabulary may have.
+const BASE_MERGE_BYTES: usize = 1 << 16;
+
 /// What stands for a space within pieces.
 pub(crate) const SPACE: &str = "\u{2581}";
 
@@ -40,7 +46,7 @@ impl SentencePiece {
     ) -> Result<Self, Error> {
         let scores = read_scores(metadata, vocabulary)?;
         let mut pieces = text_pieces(vocabulary);
-        let merges = derive_merges(&pieces, &scores);
+        let merges = derive_merges(&pieces, &scores)?;
         let mut missing = [true; 256];
         for (id, piece, kind) in vocabulary.tokens() {
             if let (TokenKind::Byte, Some(byte)) = (kind, byte_of(piece)) {
@@ -115,7 +121,11 @@ fn text_pieces(vocabulary: &mut Vocabulary<'_>) -> Vocab {
 }
 
 /// Every pair of pieces that makes up a piece, best first.
-fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Merges {
+fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Result<Merges, Error> {
+    // Pieces of pieces of pieces: a small file could describe a table that fills the memory.
+    let piece_bytes: usize = pieces.keys().map(String::len).sum();
+    let limit = piece_bytes * MAX_MERGE_BYTES_PER_BYTE + BASE_MERGE_BYTES;
+    let mut merge_bytes = 0;
     let mut merges = Vec::new();
     for (piece, &id) in pieces {
         let characters = piece.chars().count();
@@ -123,6 +133,10 @@ fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Merges {
             let (left, right) = piece.split_at(cut);
             if pieces.contains_key(left) && pieces.contains_key(right) {
                 let lengths = (left_characters, characters - left_characters);
+                merge_bytes += piece.len();
+                if merge_bytes > limit {
+                    return Err(Error::DerivedMerges { piece_bytes, limit });
+                }
                 // Adding zero makes -0.0 and 0.0 one.
                 merges.push((scores[id as usize] + 0.0, lengths, id, left, right));
             }
@@ -133,5 +147,5 @@ fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Merges {
         by_score.then_with(|| (Reverse(a.1), a.2).cmp(&(Reverse(b.1), b.2)))
     });
     let owned = |(.., left, right): (_, _, _, &str, &str)| (left.to_owned(), right.to_owned());
-    merges.into_iter().map(owned).collect()
+    Ok(merges.into_iter().map(owned).collect())
 }

@@ -147,6 +147,19 @@ fn merges_name_two_pieces_and_make_a_third() {
 }
 
 #[test]
+fn derived_merges_are_bounded() {
+    let runs: Vec<Piece> = (1..400)
+        .map(|length| ("a".repeat(length), NORMAL, 0.0))
+        .collect();
+    refused(
+        File::new("llama").pieces(&runs),
+        &["79800 bytes", "in too many ways"],
+    );
+    let few = File::new("llama").pieces(&runs[..30]);
+    assert!(few.tokenizer().is_ok());
+}
+
+#[test]
 fn quoted_text_is_escaped_and_cut() {
     let text = format!("\u{1b}[31m{}", "x".repeat(500));
     let error = refused(byte_level(&text), &["\\u{1b}[31m", "(505 bytes)"]);
