@@ -207,10 +207,10 @@ fn user_defined_pieces_come_before_merges() {
     );
     // Converters write runs of spaces as such; upstream they are ▁▁.
     let mut pieces = sentence_piece_pieces();
-    for (text, kind, _) in &mut pieces {
+    for (text, kind, score) in &mut pieces {
         if text.starts_with("▁▁") {
             *text = text.replace('▁', " ");
-            *kind = support::USER_DEFINED;
+            (*kind, *score) = (support::USER_DEFINED, -1000.0);
         }
     }
     let file = File::new("llama")
@@ -218,6 +218,7 @@ fn user_defined_pieces_come_before_merges() {
         .set("ggml.add_space_prefix", false);
     let tokenizer = file.tokenizer().unwrap();
     check(&tokenizer, "a     the", PLAIN, &["a", "    ", " the"]);
+    check(&tokenizer, "a  the", PLAIN, &["a", "  ", "t", "he"]);
     check(&tokenizer, "a▁▁a", PLAIN, &["a", "  ", "a"]);
 }
 
