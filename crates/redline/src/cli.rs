@@ -26,16 +26,16 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Machine output: JSON on stdout, nothing else there
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) json: bool,
     /// Print the resolved configuration (with --json: as JSON) and stop
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub(crate) print_config: bool,
     /// Where pulled and synthetic models are kept [env: REDLINE_CACHE]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Configuration file instead of ./redline.toml [env: REDLINE_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -51,8 +51,8 @@ pub(crate) struct Compute {
     /// Prompt tokens computed in one step
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) chunk: Option<usize>,
-    /// Positions to keep room for [default: what the work needs]
-    #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
+    /// Positions to keep room for; only some verbs ask
+    #[arg(skip)]
     pub(crate) context: Option<usize>,
 }
 

@@ -46,11 +46,14 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// A conversation that begins with instructions, if there are any.
-    pub(crate) fn new(system: Option<&str>) -> Self {
+    /// A conversation that begins with instructions, if there are any. Raw text has no roles: there
+    /// they are a paragraph before the rest.
+    pub(crate) fn new(system: Option<&str>, form: &Form<'_>) -> Self {
         let mut conversation = Self::default();
-        if let Some(system) = system {
-            conversation.say("system", system);
+        match (system, form) {
+            (None, _) => {}
+            (Some(system), Form::Template(_)) => conversation.say("system", system),
+            (Some(system), Form::Raw) => conversation.say("system", &format!("{system}\n\n")),
         }
         conversation
     }

@@ -32,15 +32,7 @@ pub(crate) struct Context {
 /// # Errors
 /// The verb's own; [`crate::failure`] turns them into an exit code.
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let default = Compute::default();
-    let compute = match &cli.command {
-        Some(Command::Run(args)) => &args.compute,
-        Some(Command::Logits(args)) => &args.compute,
-        Some(Command::Bench(args)) => &args.compute,
-        Some(Command::BenchWorker(args)) => &args.compute,
-        _ => &default,
-    };
-    let config = Config::resolve(&cli.global, compute)?;
+    let config = Config::resolve(&cli.global, &compute_flags(cli.command.as_ref()))?;
     if cli.global.print_config {
         return print_config(&config, cli.global.json);
     }
@@ -62,6 +54,24 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Limits(args) => limits::run(&args, &context),
         Command::Synth(args) => synth::run(&args, &context),
         Command::Pull(args) => pull::run(&args, &context),
+    }
+}
+
+/// The flags of a verb that are settings too.
+fn compute_flags(command: Option<&Command>) -> Compute {
+    match command {
+        Some(Command::Run(args)) => Compute {
+            context: args.context,
+            ..args.compute.clone()
+        },
+        Some(Command::Inspect(args)) => Compute {
+            context: args.context,
+            ..Compute::default()
+        },
+        Some(Command::Logits(args)) => args.compute.clone(),
+        Some(Command::Bench(args)) => args.compute.clone(),
+        Some(Command::BenchWorker(args)) => args.compute.clone(),
+        _ => Compute::default(),
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn chat(
         generator.context_length()
     ));
     let mut editor = DefaultEditor::new().context("cannot edit lines on this terminal")?;
-    let mut conversation = Conversation::new(args.system.as_deref());
+    let mut conversation = Conversation::new(args.system.as_deref(), form);
     loop {
         match Input::parse(match read(&mut editor)? {
             Some(line) => line,
@@ -75,7 +75,7 @@ pub(super) fn chat(
                 output::note(&format!("no command {command}; /help lists them"))
             }
             Input::Reset => {
-                conversation = Conversation::new(args.system.as_deref());
+                conversation = Conversation::new(args.system.as_deref(), form);
                 output::note("the conversation is forgotten");
             }
             Input::Say(text) => {

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     pub(super) generation: Generation,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    /// Positions to keep room for [default: what prompt and answer need; in a chat 4096]
+    #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
+    pub(crate) context: Option<usize>,
 }
 
 /// Machine-readable result of one generation.
@@ -148,7 +151,7 @@ fn once(
     model: &Opened<'_>,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let mut conversation = Conversation::new(args.system.as_deref());
+    let mut conversation = Conversation::new(args.system.as_deref(), form);
     conversation.say("user", prompt);
     let prompt = conversation.prompt(form, model.tokenizer)?;
     let generation = args.generation.clone().with_seed();

@@ -22,6 +22,9 @@ const SHOWN_ELEMENTS: usize = 8;
 pub(crate) struct Args {
     /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
     model: String,
+    /// Positions to plan the memory for [default: those of a chat, 4096 at most]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<usize>,
 }
 
 /// Machine-readable result.
