@@ -130,11 +130,7 @@ impl Shown {
 }
 
 /// The document of `--json`: units in the names, every sample kept.
-fn document(
-    environment: &Environment,
-    options: &LimitsOptions,
-    limits: &MachineLimits,
-) -> Value {
+fn document(environment: &Environment, options: &LimitsOptions, limits: &MachineLimits) -> Value {
     let absent: Vec<&str> = OPERANDS
         .into_iter()
         .filter(|operand| limits.operations_per_second(*operand).is_none())
