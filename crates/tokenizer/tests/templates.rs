@@ -168,27 +168,30 @@ fn deep_syntax_and_values_overflow_no_stack() {
     ]
     .concat();
     assert_eq!(render(&lists).unwrap().len(), 20_001);
-    for wrap in [
-        "[ns.x]",
-        "{'a': ns.x}",
-        "(ns.x, 1)",
-        "[ns.x] | batch(1)",
-        "namespace(x=ns.x)",
-    ] {
-        for end in [
-            "",
-            "{{ ns.x }}",
-            "{{ ns.x == [ns.x] }}",
-            "{{ {ns.x: 1} }}",
-            "{{ ns.x | upper }}",
-        ] {
-            let count = if wrap.contains("batch") { 7000 } else { 7500 };
+    let lists = ["[".repeat(40), "ns.x".to_owned(), "]".repeat(40)].concat();
+    let wraps = [
+        (7_500, "[ns.x]"),
+        (7_500, "{'a': ns.x}"),
+        (7_500, "(ns.x, 1)"),
+        (7_000, "[ns.x] | batch(1)"),
+        (7_500, "namespace(x=ns.x)"),
+        (1_000, &lists),
+    ];
+    let ends = [
+        "",
+        "{{ ns.x }}",
+        "{{ ns.x == [ns.x] }}",
+        "{{ {ns.x: 1} }}",
+        "{{ ns.x | upper }}",
+    ];
+    for (count, wrap) in wraps {
+        for end in ends {
             let template = format!(
                 "{{% set ns = namespace(x=[]) %}}\
                  {{% for i in range({count}) %}}{{% set ns.x = {wrap} %}}{{% endfor %}}{end}"
             );
             let rendered = render(&template);
-            assert!(rendered.is_ok(), "{wrap} {end}: {rendered:?}");
+            assert!(rendered.is_ok(), "{wrap} {end}: {:?}", rendered.err());
         }
     }
 }
