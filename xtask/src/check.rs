@@ -48,6 +48,16 @@ const STEPS: [Step; 8] = [
     },
 ];
 
+/// Cargo's arguments for all tests but those in documentation.
+pub(crate) const TESTS: [&str; 6] = [
+    "test",
+    "--workspace",
+    "--no-fail-fast",
+    "--lib",
+    "--bins",
+    "--tests",
+];
+
 /// What the steps came to, and what the test runners among them said.
 #[derive(Default)]
 struct Report {
@@ -127,14 +137,7 @@ fn fetch_models() -> Result<()> {
 }
 
 fn tests(report: &mut Report) -> Result<()> {
-    let targets = ["--lib", "--bins", "--tests"];
-    report.watch(
-        &[
-            &["test", "--workspace", "--no-fail-fast"],
-            targets.as_slice(),
-        ]
-        .concat(),
-    )
+    report.watch(&TESTS)
 }
 
 fn doctests(report: &mut Report) -> Result<()> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::check::TESTS;
 use crate::shell::{Scratch, command, output, root, run as run_command};
 
 /// Catalogue names, and what `pull` puts into the cache for them.
@@ -39,12 +40,10 @@ fn models(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The binary, built as the tests build it.
+/// The binary, built together with the tests: their dependencies have more features than its own,
+/// and by itself it would be built a second time.
 fn redline() -> Result<String> {
-    run_command(&mut command(
-        "cargo",
-        &["build", "--workspace", "--bin", "redline"],
-    ))?;
+    run_command(command("cargo", &TESTS).arg("--no-run"))?;
     #[derive(Deserialize)]
     struct Metadata {
         target_directory: PathBuf,
