@@ -104,10 +104,20 @@ fn a_source_package_is_never_run() {
     let trace = folder.path().join("trace");
     let source = folder.path().join("evil-1.0");
     std::fs::create_dir(&source).unwrap();
-    let setup = format!(
-        "open({trace:?}, 'w').close()\nfrom setuptools import setup\nsetup(name='evil', version='1.0')\n"
-    );
-    std::fs::write(source.join("setup.py"), setup).unwrap();
+    // A build backend of its own: pip would import it to learn the package's metadata.
+    let project =
+        "[build-system]\nrequires = []\nbuild-backend = \"evil\"\nbackend-path = [\".\"]\n";
+    std::fs::write(source.join("pyproject.toml"), project).unwrap();
+    std::fs::write(
+        source.join("evil.py"),
+        format!("open({trace:?}, 'w').close()\n"),
+    )
+    .unwrap();
+    std::fs::write(
+        source.join("PKG-INFO"),
+        "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n",
+    )
+    .unwrap();
     let packed = Command::new("tar")
         .args(["-czf", "evil-1.0.tar.gz", "evil-1.0"])
         .current_dir(folder.path())
