@@ -22,9 +22,18 @@ pub(crate) fn in_ci() -> bool {
 }
 
 /// `program arguments…`, to be run in the root of the checkout.
+///
+/// Without the variables that `cargo run` sets for xtask: build scripts take them for their own, and
+/// every change between `cargo xtask` and `cargo` would build their crates anew.
 pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let shown = name.to_string_lossy();
+        if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
@@ -138,6 +147,16 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_does_not_see_whose_tests_these_are() {
+        let environment = output(&mut command("env", &[])).unwrap();
+        let own = environment
+            .lines()
+            .filter(|line| line.starts_with("CARGO_PKG_"));
+        assert_eq!(own.count(), 0);
+        assert!(std::env::vars_os().any(|(name, _)| name == "CARGO_PKG_NAME"));
+    }
 
     #[test]
     fn tee_gives_every_line_of_both_streams_and_the_failure() {
