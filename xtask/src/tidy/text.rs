@@ -7,16 +7,21 @@ const OWN: &str = "xtask/src/tidy/text.rs";
 
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
 
-const PLACES: [&str; 9] = [
-    "/work/",
-    "/root/",
-    "/tmp/",
-    "pypi.org",
-    "pythonhosted.org",
-    "npmjs.org",
-    "npmjs.com",
-    "index.crates.io",
-    "static.crates.io",
+/// Folders that are somebody's machine, not the project's.
+const PLACES: [&str; 2] = ["/root/", "/tmp/"];
+
+/// Hosts a file may name; anything else, a mirror or a registry, is of one machine's set-up.
+const HOSTS: [&str; 10] = [
+    "arxiv.org",
+    "datatracker.ietf.org",
+    "docs.kernel.org",
+    "example.com",
+    "github.com",
+    "huggingface.co",
+    "keepachangelog.com",
+    "numpy.org",
+    "semver.org",
+    "www.apache.org",
 ];
 
 pub(super) fn leftovers(tree: &Tree, findings: &mut Findings) {
@@ -38,6 +43,9 @@ pub(super) fn places(tree: &Tree, findings: &mut Findings) {
         for (line, text) in file.lines() {
             for place in PLACES.iter().filter(|place| names_place(text, place)) {
                 findings.push(file.finding(line, "places", format!("names {place}")));
+            }
+            for host in hosts(text).filter(|host| !HOSTS.contains(host)) {
+                findings.push(file.finding(line, "places", format!("names the host {host}")));
             }
         }
     }
@@ -71,12 +79,24 @@ fn stands_alone(text: &str, word: &str) -> bool {
     })
 }
 
-/// A folder counts where a path starts with it: `/work/` and `"/work/"`, not `net/work/`.
+/// A folder counts where a path starts with it: `/tmp/` and `"/tmp/"`, not `var/tmp/`.
 fn names_place(text: &str, place: &str) -> bool {
     text.match_indices(place).any(|(start, _)| {
         let before = text[..start].chars().next_back();
-        !place.starts_with('/')
-            || !before.is_some_and(|c| c.is_alphanumeric() || "._-~}".contains(c))
+        !before.is_some_and(|c| c.is_alphanumeric() || "._-~}".contains(c))
+    })
+}
+
+/// The hosts of a line's addresses: names with a dot and a top-level domain of letters.
+fn hosts(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("://").filter_map(|(at, mark)| {
+        let rest = &text[at + mark.len()..];
+        let end = rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || ".-".contains(c)))
+            .unwrap_or(rest.len());
+        let host = rest[..end].trim_end_matches('.');
+        let (_, top) = host.rsplit_once('.')?;
+        (top.len() > 1 && top.chars().all(|c| c.is_ascii_alphabetic())).then_some(host)
     })
 }
 
@@ -97,8 +117,8 @@ mod tests {
 
     #[test]
     fn places_of_one_machine_are_found() {
-        let text =
-            "see /work/notes\nnet/work/it\nhttps://files.pythonhosted.org/x\n~/.cache/redline\n";
+        let text = "see /tmp/notes\nvar/tmp/it\nhttps://mirror.invalid/x\n~/.cache/redline\nhttps://arxiv.org/abs\n\
+             http://127.0.0.1:80 and http://a.b";
         assert_eq!(
             check(places, &[("README.md", text)]),
             ["README.md:1", "README.md:3"]
