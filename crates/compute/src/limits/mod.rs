@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use bandwidth::{Bandwidth, BandwidthProbe, Pattern, read_bandwidth};
 pub use host::{available_memory_bytes, last_level_cache_bytes};
-pub use peaks::{Operand, Peak, Route};
+pub use peaks::{ComputeProbe, Operand, Peak, Route};
 
 use crate::pool::Pool;
 
@@ -325,6 +325,21 @@ mod tests {
                 .into_iter()
                 .any(|r| r.operand() == operand && r.is_available());
             assert_eq!(limits.operations_per_second(operand).is_some(), present);
+        }
+    }
+
+    #[test]
+    fn the_route_of_an_instruction_set_is_there_where_it_is() {
+        for isa in crate::Isa::available() {
+            for operand in [Operand::Int8, Operand::F32] {
+                let route = Route::of(isa, operand);
+                assert_eq!(route.is_none(), isa == crate::Isa::Scalar);
+                let Some(route) = route else { continue };
+                assert_eq!(route.operand(), operand);
+                let mut probe = ComputeProbe::new(route, 1).unwrap();
+                let peak = probe.measure(2, Duration::from_millis(1));
+                assert!(peak.samples.median() > 0.0, "{isa}");
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Samples;
 use super::bandwidth::{Span, lock};
+use crate::Isa;
 use crate::pool::Pool;
 use crate::simd::limit_loops;
 
@@ -66,6 +67,19 @@ impl Route {
         Self::Fma256,
     ];
 
+    /// The fastest instructions that kernels of `isa` may use for `operand`; `None` for scalar code,
+    /// whose rate is the compiler's affair, and for operands that no kernel multiplies.
+    #[must_use]
+    pub const fn of(isa: Isa, operand: Operand) -> Option<Self> {
+        match (isa, operand) {
+            (Isa::Scalar, _) | (_, Operand::Bf16) => None,
+            (Isa::Avx2, Operand::Int8) => Some(Self::PairwiseDot256),
+            (Isa::Avx2, Operand::F32) => Some(Self::Fma256),
+            (Isa::Avx512, Operand::Int8) => Some(Self::Dot512),
+            (Isa::Avx512, Operand::F32) => Some(Self::Fma512),
+        }
+    }
+
     /// What it multiplies.
     #[must_use]
     pub const fn operand(self) -> Operand {
@@ -107,6 +121,33 @@ pub struct Peak {
     pub threads: usize,
     /// Operations per second of all threads together; a multiplication and an addition are two.
     pub samples: Samples,
+}
+
+/// Threads ready to run one route's loop: a probe to stand before and after a measurement that
+/// computes.
+#[derive(Debug)]
+pub struct ComputeProbe {
+    pool: Pool,
+    route: Route,
+}
+
+impl ComputeProbe {
+    /// A probe of `threads` threads; `None` if this machine lacks the instructions.
+    ///
+    /// # Panics
+    /// If `threads` is zero.
+    #[must_use]
+    pub fn new(route: Route, threads: usize) -> Option<Self> {
+        route.is_available().then(|| Self {
+            pool: Pool::new(threads),
+            route,
+        })
+    }
+
+    /// Computes for `passes` times `pass`.
+    pub fn measure(&mut self, passes: usize, pass: Duration) -> Peak {
+        measure(&mut self.pool, self.route, passes, pass)
+    }
 }
 
 /// Steps between two looks at the clock: about 0.1 ms.
