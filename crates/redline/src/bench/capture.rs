@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use redline_compute::limits::{self, LimitsOptions, Operand};
+use redline_compute::Isa;
+use redline_compute::limits::{self, LimitsOptions, Operand, Peak, Route};
+use serde::Serialize;
 
+use super::selection::TestArgs;
 use super::{Launch, Message};
 use crate::commands::Context;
 use crate::output;
@@ -19,21 +22,53 @@ use crate::output;
 pub(crate) struct Job<'a> {
     /// The model's file.
     pub(crate) path: &'a Path,
-    /// Prompt lengths.
-    pub(crate) prompts: &'a [usize],
-    /// Numbers of decode steps.
-    pub(crate) generations: &'a [usize],
+    /// What to test.
+    pub(crate) tests: &'a TestArgs,
     /// Processes.
     pub(crate) launches: usize,
 }
 
-/// Arithmetic rates of this machine at the bench's thread count, in operations per second.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+/// Arithmetic rates of this machine at the bench's thread count.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Peaks {
-    /// Multiplying bytes.
+    /// Multiplying bytes with the instruction set in use, operations per second.
     pub(crate) int8_operations_per_second: Option<f64>,
-    /// Multiplying F32.
+    /// Multiplying F32 with the instruction set in use, operations per second.
     pub(crate) f32_operations_per_second: Option<f64>,
+    /// Everything this machine has, in use or not.
+    pub(crate) routes: Vec<RoutePeak>,
+}
+
+/// The rate of one kind of instruction.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct RoutePeak {
+    /// `int8`, `bf16` or `f32`.
+    pub(crate) operand: &'static str,
+    /// Its name and registers.
+    pub(crate) instruction: &'static str,
+    /// A multiplication and an addition are two operations.
+    pub(crate) operations_per_second: f64,
+}
+
+impl Peaks {
+    fn new(peaks: &[Peak], isa: Isa) -> Self {
+        let rate = |route: Route| {
+            let peak = peaks.iter().find(|peak| peak.route == route);
+            peak.map(|peak| peak.samples.median())
+        };
+        Self {
+            int8_operations_per_second: Route::of(isa, Operand::Int8).and_then(rate),
+            f32_operations_per_second: Route::of(isa, Operand::F32).and_then(rate),
+            routes: peaks
+                .iter()
+                .map(|peak| RoutePeak {
+                    operand: peak.route.operand().name(),
+                    instruction: peak.route.name(),
+                    operations_per_second: peak.samples.median(),
+                })
+                .collect(),
+        }
+    }
 }
 
 /// A short measurement of the arithmetic limits.
@@ -60,10 +95,7 @@ pub(crate) fn peaks(context: &Context) -> anyhow::Result<Peaks> {
     });
     shown.clear();
     let limits = limits.context("cannot measure the machine's limits")?;
-    Ok(Peaks {
-        int8_operations_per_second: limits.operations_per_second(Operand::Int8),
-        f32_operations_per_second: limits.operations_per_second(Operand::F32),
-    })
+    Ok(Peaks::new(&limits.peaks, context.config.isa))
 }
 
 /// Runs all launches, one after the other.
@@ -94,7 +126,7 @@ fn launch(
     let program = std::env::current_exe().context("cannot find this program to start it again")?;
     let mut worker = Command::new(program)
         .arg("bench-worker")
-        .args(["-p", &list(job.prompts), "-n", &list(job.generations)])
+        .args(job.tests.flags())
         .args(["--isa", config.isa.name()])
         .args(["--threads", &config.threads.to_string()])
         .args(["--chunk", &config.chunk_tokens.to_string()])
@@ -123,21 +155,14 @@ fn launch(
         .with_context(|| format!("the worker failed ({status})"))
 }
 
-fn list(numbers: &[usize]) -> String {
-    numbers
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
 /// What is being done: a line that changes on a terminal, a line each in a log.
-struct Shown {
+pub(crate) struct Shown {
     bar: Option<ProgressBar>,
 }
 
 impl Shown {
-    fn new() -> Self {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
         let bar = output::stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.enable_steady_tick(Duration::from_millis(500));
@@ -149,14 +174,16 @@ impl Shown {
         Self { bar }
     }
 
-    fn say(&self, what: &str) {
+    /// This is next.
+    pub(crate) fn say(&self, what: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(what.to_owned()),
             None => output::note(what),
         }
     }
 
-    fn clear(self) {
+    /// All is done.
+    pub(crate) fn clear(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

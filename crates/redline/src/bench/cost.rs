@@ -4,10 +4,11 @@
 //! keys and values of each layer up to its window. A multiplication and an addition are two
 //! operations; attention counts.
 
+use redline_compute::limits::Operand;
 use redline_gguf::{Gguf, Tensor, TensorType};
 use redline_model::Properties;
 
-use super::Test;
+use super::selection::{Phase, Test};
 
 /// Bytes of a cached element: F16.
 const KV_ELEMENT_BYTES: u64 = 2;
@@ -34,10 +35,28 @@ pub(crate) struct Cost {
 /// What a test computes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Operations {
-    /// Multiplied in integers.
+    /// Matrix products in integers.
     pub(crate) int8: f64,
-    /// Multiplied in floating point: attention, and weights stored so.
+    /// Matrix products in floating point.
     pub(crate) f32: f64,
+    /// Attention, in floating point.
+    pub(crate) attention: f64,
+}
+
+impl Operations {
+    /// All matrix products: what is told of as the rate of the linear layers.
+    pub(crate) fn linear(self) -> f64 {
+        self.int8 + self.f32
+    }
+
+    /// What most matrix products multiply.
+    pub(crate) fn operand(self) -> Operand {
+        if self.int8 >= self.f32 {
+            Operand::Int8
+        } else {
+            Operand::F32
+        }
+    }
 }
 
 impl Cost {
@@ -107,37 +126,40 @@ impl Cost {
         }
     }
 
-    /// Bytes one decode step reads, averaged over a test's steps.
-    pub(crate) fn bytes_per_token(&self, tokens: usize) -> f64 {
-        let kv_bytes = self.attended(tokens) * 2.0 * self.kv_width * KV_ELEMENT_BYTES as f64;
-        self.weight_bytes as f64 + kv_bytes / tokens as f64
+    /// Bytes one decode step reads, averaged over a test's steps: weights once, the keys and values
+    /// of every sequence.
+    pub(crate) fn bytes_per_step(&self, test: Test) -> f64 {
+        let attended = self.attended(test) / test.tokens as f64;
+        let kv_bytes = attended * 2.0 * self.kv_width * KV_ELEMENT_BYTES as f64;
+        self.weight_bytes as f64 + kv_bytes
     }
 
     /// Operations of a whole test. Prefill computes the head for its last token only.
     pub(crate) fn operations(&self, test: Test) -> Operations {
-        let tokens = test.tokens() as f64;
-        let heads = match test {
-            Test::Prefill(_) => 1.0,
-            Test::Decode(_) => tokens,
+        let tokens = test.total_tokens() as f64;
+        let heads = match test.phase {
+            Phase::Prefill => 1.0,
+            Phase::Decode => tokens,
         };
         let (head, integer_head) = self.head;
         let head = 2.0 * head * heads;
-        // Scores and their sum over the values: two products for each position.
-        let attention = 2.0 * 2.0 * self.query_width * self.attended(test.tokens());
         Operations {
             int8: 2.0 * self.body_int8 * tokens + if integer_head { head } else { 0.0 },
-            f32: 2.0 * self.body_f32 * tokens + attention + if integer_head { 0.0 } else { head },
+            f32: 2.0 * self.body_f32 * tokens + if integer_head { 0.0 } else { head },
+            // Scores and their sum over the values: two products for each position.
+            attention: 2.0 * 2.0 * self.query_width * self.attended(test),
         }
     }
 
-    /// Positions attended to by tokens at 0, 1, …, over all layers.
-    fn attended(&self, tokens: usize) -> f64 {
+    /// Positions attended to by the timed tokens of all sequences, over all layers.
+    fn attended(&self, test: Test) -> f64 {
         let positions = |window: Option<usize>| -> f64 {
-            (1..=tokens)
+            (test.depth + 1..=test.positions())
                 .map(|seen| seen.min(window.unwrap_or(seen)) as f64)
                 .sum()
         };
-        self.windows.iter().map(|window| positions(*window)).sum()
+        let layers = self.windows.iter().map(|window| positions(*window));
+        test.sequences as f64 * layers.sum::<f64>()
     }
 }
 
@@ -205,13 +227,27 @@ mod tests {
         assert_eq!(untied.weight_bytes, 34 + 2 * 34 + 128 + 640);
     }
 
+    fn test(phase: Phase, tokens: usize, depth: usize, sequences: usize) -> Test {
+        Test {
+            phase,
+            tokens,
+            depth,
+            sequences,
+        }
+    }
+
     #[test]
     fn cached_bytes_grow_with_depth_up_to_the_window() {
         let matrix = tensor("blk.0.attn_q.weight", &[32, 2], TensorType::Q8_0);
         let cost = cost(&[matrix], &[None, Some(2)]);
         // Three steps see 1, 2, 3 positions in one layer and 1, 2, 2 in the other: 11 in all, each
         // 2 · 4 elements of 2 bytes.
-        assert_eq!(cost.bytes_per_token(3), 68.0 + 11.0 * 16.0 / 3.0);
+        let bytes =
+            |depth, sequences| cost.bytes_per_step(test(Phase::Decode, 3, depth, sequences));
+        assert_eq!(bytes(0, 1), 68.0 + 11.0 * 16.0 / 3.0);
+        // At depth 10: 11, 12, 13 and 2, 2, 2.
+        assert_eq!(bytes(10, 1), 68.0 + 42.0 * 16.0 / 3.0);
+        assert_eq!(bytes(10, 4), 68.0 + 4.0 * 42.0 * 16.0 / 3.0);
     }
 
     #[test]
@@ -220,16 +256,17 @@ mod tests {
         let float = tensor("blk.0.attn_k.weight", &[32, 1], TensorType::F16);
         let head = tensor("token_embd.weight", &[32, 10], TensorType::Q8_0);
         let cost = cost(&[integer, float, head], &[None]);
-        let attention = 2.0 * 2.0 * 8.0 * 3.0;
-        let prefill = cost.operations(Test::Prefill(2));
-        assert_eq!(
-            prefill,
-            Operations {
-                int8: 2.0 * 64.0 * 2.0 + 640.0,
-                f32: 2.0 * 32.0 * 2.0 + attention
-            }
-        );
-        let decode = cost.operations(Test::Decode(2));
-        assert_eq!(decode.int8, 2.0 * 64.0 * 2.0 + 2.0 * 640.0);
+        let prefill = cost.operations(test(Phase::Prefill, 2, 0, 1));
+        let expected = Operations {
+            int8: 2.0 * 64.0 * 2.0 + 640.0,
+            f32: 2.0 * 32.0 * 2.0,
+            attention: 2.0 * 2.0 * 8.0 * 3.0,
+        };
+        assert_eq!(prefill, expected);
+        assert_eq!(prefill.operand(), Operand::Int8);
+        let deeper = cost.operations(test(Phase::Prefill, 2, 5, 1));
+        assert_eq!(deeper.attention, 2.0 * 2.0 * 8.0 * 13.0);
+        let decode = cost.operations(test(Phase::Decode, 2, 0, 3));
+        assert_eq!(decode.int8, 3.0 * (2.0 * 64.0 * 2.0 + 2.0 * 640.0));
     }
 }

@@ -1,5 +1,5 @@
-//! A first benchmark: load, prefill and decode over several process launches, beside what this
-//! machine could do at most.
+//! The benchmarks. Of a model: load, prefill and decode over several process launches, beside what
+//! this machine could do at most.
 //!
 //! A replicate is a launch: [`capture`] starts this program again as [`worker`] and keeps every
 //! sample; [`cost`] knows what a test must read and compute; [`report`] is a pure function of both.
@@ -7,36 +7,13 @@
 pub(crate) mod capture;
 pub(crate) mod cost;
 pub(crate) mod report;
+pub(crate) mod selection;
 mod table;
 pub(crate) mod worker;
 
 use serde::{Deserialize, Serialize};
 
-/// One test: `pp512` or `tg128`, as llama-bench names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Test {
-    /// This many prompt tokens, from submission to the last position's logits.
-    Prefill(usize),
-    /// This many steps of one token, from an empty cache; choosing the token is not timed.
-    Decode(usize),
-}
-
-impl Test {
-    /// Tokens a round computes.
-    pub(crate) const fn tokens(self) -> usize {
-        match self {
-            Self::Prefill(tokens) | Self::Decode(tokens) => tokens,
-        }
-    }
-
-    /// `pp512` or `tg128`.
-    pub(crate) fn name(self) -> String {
-        match self {
-            Self::Prefill(tokens) => format!("pp{tokens}"),
-            Self::Decode(tokens) => format!("tg{tokens}"),
-        }
-    }
-}
+use selection::Test;
 
 /// What a worker says, one JSON document a line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,32 +40,50 @@ pub(crate) struct Launch {
 pub(crate) struct Run {
     /// Which.
     pub(crate) test: Test,
-    /// Duration of each timed round.
-    pub(crate) samples_ns: Vec<u64>,
-    /// Hash of each round's greedy ids and last logits.
-    pub(crate) hashes: Vec<String>,
-    /// Read bandwidth right before and after a decode test, in bytes per second.
+    /// Its rounds, in order.
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// One timed round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// Its duration.
+    pub(crate) ns: u64,
+    /// Hash of the greedy ids and the last logits.
+    pub(crate) hash: String,
+    /// The machine's rate right before and after it: bytes read per second for decode, operations
+    /// per second for prefill; `None` where there is nothing to measure it with.
     pub(crate) probes: Option<[f64; 2]>,
 }
 
-impl Run {
-    /// The process's one value: the median round.
-    pub(crate) fn median_ns(&self) -> f64 {
-        median(
-            &self
-                .samples_ns
-                .iter()
-                .map(|sample| *sample as f64)
-                .collect::<Vec<_>>(),
-        )
+impl Round {
+    /// Whether the machine held still: the probes around the round differ by a quarter at most.
+    pub(crate) fn is_clean(&self) -> bool {
+        const TOLERATED: f64 = 0.25;
+        self.probes.is_none_or(|[before, after]| {
+            before > 0.0 && after > 0.0 && (before - after).abs() <= TOLERATED * before.max(after)
+        })
     }
 
-    /// The machine did not hold still: the probes around the test differ by more than a quarter.
+    /// The mean of its probes.
+    pub(crate) fn probe(&self) -> Option<f64> {
+        self.probes
+            .map(|[before, after]| f64::midpoint(before, after))
+    }
+}
+
+impl Run {
+    /// Whether no round was clean: the process then tells nothing.
     pub(crate) fn is_contaminated(&self) -> bool {
-        const TOLERATED: f64 = 0.25;
-        self.probes.is_some_and(|[before, after]| {
-            (before - after).abs() > TOLERATED * before.max(after) || !(before > 0.0 && after > 0.0)
-        })
+        !self.rounds.iter().any(Round::is_clean)
+    }
+
+    /// The process's one value of a quantity: the median over its clean rounds, over all rounds
+    /// if none is.
+    pub(crate) fn median(&self, quantity: impl Fn(&Round) -> f64) -> f64 {
+        let all = self.is_contaminated();
+        let kept = self.rounds.iter().filter(|round| all || round.is_clean());
+        median(&kept.map(quantity).collect::<Vec<_>>())
     }
 }
 
@@ -106,6 +101,7 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::selection::Phase;
     use super::*;
 
     #[test]
@@ -116,18 +112,40 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), 3.0);
     }
 
-    #[test]
-    fn a_shift_of_more_than_a_quarter_contaminates() {
-        let run = |probes| Run {
-            test: Test::Decode(1),
-            samples_ns: vec![1],
-            hashes: vec!["a".to_owned()],
+    fn round(ns: u64, probes: Option<[f64; 2]>) -> Round {
+        Round {
+            ns,
+            hash: "a".to_owned(),
             probes,
+        }
+    }
+
+    #[test]
+    fn a_shift_of_more_than_a_quarter_is_not_clean() {
+        assert!(round(1, None).is_clean());
+        assert!(round(1, Some([10.0, 7.6])).is_clean());
+        assert!(!round(1, Some([10.0, 7.4])).is_clean());
+        assert!(!round(1, Some([7.4, 10.0])).is_clean());
+        assert!(!round(1, Some([f64::NAN, 10.0])).is_clean());
+    }
+
+    #[test]
+    fn rounds_that_are_not_clean_do_not_decide_unless_all_are() {
+        let run = |rounds: Vec<Round>| Run {
+            test: Test {
+                phase: Phase::Decode,
+                tokens: 1,
+                depth: 0,
+                sequences: 1,
+            },
+            rounds,
         };
-        assert!(!run(None).is_contaminated());
-        assert!(!run(Some([10.0, 7.6])).is_contaminated());
-        assert!(run(Some([10.0, 7.4])).is_contaminated());
-        assert!(run(Some([7.4, 10.0])).is_contaminated());
-        assert!(run(Some([f64::NAN, 10.0])).is_contaminated());
+        let (clean, shifted) = (Some([10.0, 10.0]), Some([10.0, 5.0]));
+        let mixed = run(vec![round(1, shifted), round(5, clean), round(2, shifted)]);
+        assert_eq!(mixed.median(|round| round.ns as f64), 5.0);
+        assert!(!mixed.is_contaminated());
+        let bad = run(vec![round(1, shifted), round(3, shifted)]);
+        assert_eq!(bad.median(|round| round.ns as f64), 2.0);
+        assert!(bad.is_contaminated());
     }
 }

@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::capture::Peaks;
 use super::cost::Cost;
-use super::{Launch, Run, Test, median};
+use super::selection::{Phase, Test};
+use super::{Launch, Round, Run, median};
 use crate::environment::Environment;
 use crate::session::Computing;
 
@@ -54,7 +55,7 @@ impl Report {
         surroundings: Surroundings,
     ) -> Self {
         Self {
-            schema_version: 1,
+            schema_version: 2,
             model,
             computing,
             launches: launches.len(),
@@ -99,39 +100,50 @@ pub(crate) struct Build {
     pub(crate) binary_sha256: String,
 }
 
-/// One test over all launches. The first seven fields are those of llama-bench.
+/// One test over all launches. The first eight fields are those of llama-bench.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
-    /// `pp512`, `tg128`.
+    /// `pp512`, `tg128 @ d4096`, `tg32 @ d64 b8`.
     pub(crate) test: String,
-    /// Prompt tokens.
+    /// Prompt tokens that are timed.
     pub(crate) n_prompt: usize,
     /// Decode steps.
     pub(crate) n_gen: usize,
+    /// Tokens in the cache before.
+    pub(crate) n_depth: usize,
     /// Mean of `samples_ts`.
     pub(crate) avg_ts: f64,
     /// Their sample standard deviation; null below two samples.
     pub(crate) stddev_ts: Option<f64>,
-    /// Tokens per second, one for each launch: its median round.
+    /// Tokens per second of all sequences together, one for each launch: its median clean round.
     pub(crate) samples_ts: Vec<f64>,
     /// The same as durations of a round.
     pub(crate) samples_ns: Vec<f64>,
+    /// Sequences that decode together.
+    pub(crate) sequences: usize,
     /// Median of the launches that were not contaminated (of all, if all were).
     pub(crate) median_ts: f64,
-    /// Every round of every launch.
-    pub(crate) rounds_ns: Vec<Vec<u64>>,
-    /// For each launch, whether the probes around the test differ by more than a quarter.
+    /// Every round of every launch, with its probes: bytes read or operations, per second.
+    pub(crate) rounds: Vec<Vec<Round>>,
+    /// Rounds left out because the probes around them differ by more than a quarter.
+    pub(crate) dropped_rounds: usize,
+    /// For each launch, whether all its rounds would have to be left out.
     pub(crate) contaminated: Vec<bool>,
-    /// For each launch, read bandwidth before and after, in bytes per second.
-    pub(crate) probes_bytes_per_second: Vec<Option<[f64; 2]>>,
+    /// Median of the rounds' probes, in what `probe` says; null without a probe.
+    pub(crate) probe_per_second: Option<f64>,
+    /// What the probe counts: `bytes` read, or `int8` or `f32` operations.
+    pub(crate) probe: &'static str,
     /// Bytes a decode step must read.
-    pub(crate) bytes_per_token: Option<f64>,
+    pub(crate) bytes_per_step: Option<f64>,
     /// What is read a second.
     pub(crate) gigabytes_per_second: Option<f64>,
-    /// Operations a second, in integers and in floating point.
-    pub(crate) operations_per_second: f64,
-    /// Least possible time over measured time, in percent; null where a limit is not known.
+    /// Operations of the linear layers a second.
+    pub(crate) linear_operations_per_second: f64,
+    /// Least possible time over measured time, in percent, round by round against the probes around
+    /// it; null where a limit is not known. Prefill counts its linear layers alone.
     pub(crate) pct_of_limit: Option<f64>,
+    /// The same of each launch.
+    pub(crate) samples_pct_of_limit: Vec<Option<f64>>,
     /// The limit that binds: `read` or `compute`.
     pub(crate) bound_by: Option<&'static str>,
     /// Hash of the output, if all rounds agree.
@@ -139,7 +151,7 @@ pub(crate) struct Row {
 }
 
 /// Figures of every test.
-pub(crate) fn rows(launches: &[Launch], cost: &Cost, peaks: Peaks) -> Vec<Row> {
+pub(crate) fn rows(launches: &[Launch], cost: &Cost, peaks: &Peaks) -> Vec<Row> {
     let count = launches.first().map_or(0, |launch| launch.runs.len());
     (0..count)
         .map(|index| {
@@ -152,87 +164,121 @@ pub(crate) fn rows(launches: &[Launch], cost: &Cost, peaks: Peaks) -> Vec<Row> {
         .collect()
 }
 
-fn row(runs: &[&Run], cost: &Cost, peaks: Peaks) -> Row {
+fn row(runs: &[&Run], cost: &Cost, peaks: &Peaks) -> Row {
     let test = runs[0].test;
-    let tokens = test.tokens() as f64;
-    let samples_ns: Vec<f64> = runs.iter().map(|run| run.median_ns()).collect();
+    let decode = test.phase == Phase::Decode;
+    let tokens = test.total_tokens() as f64;
+    let operations = cost.operations(test);
+    let limit = |round: &Round| limit(test, cost, peaks, round.probe());
+    let percent = |round: &Round| limit(round).map_or(f64::NAN, |limit| limit.percent(round));
+
+    let samples_ns: Vec<f64> = each(runs, |round| round.ns as f64);
     let samples_ts: Vec<f64> = samples_ns.iter().map(|ns| tokens * 1e9 / ns).collect();
     let contaminated: Vec<bool> = runs.iter().map(|run| run.is_contaminated()).collect();
-    let all = contaminated.iter().all(|contaminated| *contaminated);
-    let kept = |index: &usize| all || !contaminated[*index];
-    let clean: Vec<f64> = (0..runs.len())
-        .filter(kept)
-        .map(|index| samples_ts[index])
-        .collect();
-    let median_ts = median(&clean);
-    let probes: Vec<f64> = (0..runs.len())
-        .filter(kept)
-        .filter_map(|index| {
-            runs[index]
-                .probes
-                .map(|[before, after]| f64::midpoint(before, after))
-        })
-        .collect();
-    let bandwidth = Some(median(&probes)).filter(|bandwidth| bandwidth.is_finite());
-    let limit = limit(test, cost, peaks, bandwidth);
-    let operations = cost.operations(test);
-    let bytes_per_token = match test {
-        Test::Prefill(_) => None,
-        Test::Decode(tokens) => Some(cost.bytes_per_token(tokens)),
-    };
-    let (n_prompt, n_gen) = match test {
-        Test::Prefill(tokens) => (tokens, 0),
-        Test::Decode(tokens) => (0, tokens),
-    };
+    let median_ts = of_clean(&contaminated, &samples_ts);
+    let percents = each(runs, percent);
+    let probe = of_clean(
+        &contaminated,
+        &each(runs, |round| round.probe().unwrap_or(f64::NAN)),
+    );
+    let rounds = runs.iter().flat_map(|run| &run.rounds);
+    let bytes_per_step = decode.then(|| cost.bytes_per_step(test));
     Row {
         test: test.name(),
-        n_prompt,
-        n_gen,
+        n_prompt: if decode { 0 } else { test.tokens },
+        n_gen: if decode { test.tokens } else { 0 },
+        n_depth: test.depth,
         avg_ts: mean(&samples_ts),
         stddev_ts: deviation(&samples_ts),
+        sequences: test.sequences,
         median_ts,
-        rounds_ns: runs.iter().map(|run| run.samples_ns.clone()).collect(),
-        contaminated,
-        probes_bytes_per_second: runs.iter().map(|run| run.probes).collect(),
-        bytes_per_token,
-        gigabytes_per_second: bytes_per_token.map(|bytes| bytes * median_ts / 1e9),
-        operations_per_second: (operations.int8 + operations.f32) / tokens * median_ts,
-        pct_of_limit: limit.map(|(seconds, _)| 100.0 * seconds * median_ts / tokens),
-        bound_by: limit.map(|(_, name)| name),
+        rounds: runs.iter().map(|run| run.rounds.clone()).collect(),
+        dropped_rounds: rounds.filter(|round| !round.is_clean()).count(),
+        bound_by: (runs.first().and_then(|run| run.rounds.first()))
+            .and_then(limit)
+            .map(|limit| limit.name),
+        probe_per_second: finite(probe),
+        probe: if decode {
+            "bytes"
+        } else {
+            operations.operand().name()
+        },
+        bytes_per_step,
+        gigabytes_per_second: bytes_per_step
+            .map(|bytes| bytes * median_ts / test.sequences as f64 / 1e9),
+        linear_operations_per_second: operations.linear() / tokens * median_ts,
+        pct_of_limit: finite(of_clean(&contaminated, &percents)),
+        samples_pct_of_limit: percents.into_iter().map(finite).collect(),
         output_hash: common_hash(runs),
+        contaminated,
         samples_ts,
         samples_ns,
     }
 }
 
-/// The least time a test can take, in seconds, and what sets it; `None` without the limits it needs.
-fn limit(
-    test: Test,
-    cost: &Cost,
-    peaks: Peaks,
-    bandwidth: Option<f64>,
-) -> Option<(f64, &'static str)> {
+/// Each launch's value of a quantity.
+fn each(runs: &[&Run], quantity: impl Fn(&Round) -> f64) -> Vec<f64> {
+    runs.iter().map(|run| run.median(&quantity)).collect()
+}
+
+/// The median over the launches that were not contaminated, over all if all were.
+fn of_clean(contaminated: &[bool], values: &[f64]) -> f64 {
+    let all = contaminated.iter().all(|contaminated| *contaminated);
+    let kept = values.iter().zip(contaminated);
+    let kept = kept.filter(|(_, contaminated)| all || !**contaminated);
+    median(&kept.map(|(value, _)| *value).collect::<Vec<_>>())
+}
+
+fn finite(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
+}
+
+/// What the machine needs for a round at least.
+struct Limit {
+    seconds: f64,
+    name: &'static str,
+}
+
+impl Limit {
+    fn percent(&self, round: &Round) -> f64 {
+        100.0 * self.seconds * 1e9 / round.ns as f64
+    }
+}
+
+/// The least time of a round beside `probe`; `None` without the rates it needs.
+fn limit(test: Test, cost: &Cost, peaks: &Peaks, probe: Option<f64>) -> Option<Limit> {
     let operations = cost.operations(test);
-    let seconds = |amount: f64, rate: Option<f64>| match amount {
-        0.0 => Some(0.0),
-        amount => rate.map(|rate| amount / rate),
-    };
-    let compute = seconds(operations.int8, peaks.int8_operations_per_second)?
-        + seconds(operations.f32, peaks.f32_operations_per_second)?;
-    let read = match test {
+    if test.phase == Phase::Prefill {
         // A prompt's weights are read once for all of its tokens.
-        Test::Prefill(_) => 0.0,
-        Test::Decode(tokens) => cost.bytes_per_token(tokens) * tokens as f64 / bandwidth?,
-    };
+        return Some(Limit {
+            seconds: operations.linear() / probe?,
+            name: "compute",
+        });
+    }
+    let read = cost.bytes_per_step(test) * test.tokens as f64 / probe?;
+    // Scalar code has no arithmetic limit.
+    let seconds = |amount: f64, rate: Option<f64>| rate.map_or(0.0, |rate| amount / rate);
+    let compute = seconds(operations.int8, peaks.int8_operations_per_second)
+        + seconds(
+            operations.f32 + operations.attention,
+            peaks.f32_operations_per_second,
+        );
     Some(if read > compute {
-        (read, "read")
+        Limit {
+            seconds: read,
+            name: "read",
+        }
     } else {
-        (compute, "compute")
+        Limit {
+            seconds: compute,
+            name: "compute",
+        }
     })
 }
 
 fn common_hash(runs: &[&Run]) -> Option<String> {
-    let mut hashes = runs.iter().flat_map(|run| &run.hashes);
+    let rounds = runs.iter().flat_map(|run| &run.rounds);
+    let mut hashes = rounds.map(|round| &round.hash);
     let first = hashes.next()?;
     hashes.all(|hash| hash == first).then(|| first.clone())
 }
@@ -256,6 +302,7 @@ mod tests {
     const PEAKS: Peaks = Peaks {
         int8_operations_per_second: Some(1e12),
         f32_operations_per_second: Some(1e11),
+        routes: Vec::new(),
     };
 
     fn cost() -> Cost {
@@ -263,18 +310,26 @@ mod tests {
         Cost::of_weights(1_000_000, 1e6)
     }
 
+    fn test(phase: Phase, tokens: usize, sequences: usize) -> Test {
+        Test {
+            phase,
+            tokens,
+            depth: 0,
+            sequences,
+        }
+    }
+
     fn run(test: Test, samples_ns: &[u64], hash: &str, probes: Option<[f64; 2]>) -> Launch {
-        let hashes = vec![hash.to_owned(); samples_ns.len()];
-        let run = Run {
-            test,
-            samples_ns: samples_ns.to_vec(),
-            hashes,
+        let rounds = samples_ns.iter().map(|ns| Round {
+            ns: *ns,
+            hash: hash.to_owned(),
             probes,
-        };
+        });
+        let rounds = rounds.collect();
         Launch {
             load_ns: 1,
             peak_rss_bytes: None,
-            runs: vec![run],
+            runs: vec![Run { test, rounds }],
         }
     }
 
@@ -283,9 +338,9 @@ mod tests {
         let probes = Some([2e9, 2e9]);
         // 10 steps of 1 MB in 10 ms: 1 GB/s of 2.
         let launches: Vec<Launch> = [9_000_000, 10_000_000, 12_000_000]
-            .map(|ns| run(Test::Decode(10), &[ns], "a", probes))
+            .map(|ns| run(test(Phase::Decode, 10, 1), &[ns], "a", probes))
             .to_vec();
-        let row = rows(&launches, &cost(), PEAKS).remove(0);
+        let row = rows(&launches, &cost(), &PEAKS).remove(0);
         assert_eq!(
             (row.test.as_str(), row.n_prompt, row.n_gen),
             ("tg10", 0, 10)
@@ -293,52 +348,56 @@ mod tests {
         assert_eq!(row.median_ts, 1000.0);
         assert!((row.gigabytes_per_second.unwrap() - 1.0).abs() < 1e-9);
         assert!((row.pct_of_limit.unwrap() - 50.0).abs() < 1e-9);
+        assert_eq!((row.probe_per_second, row.probe), (Some(2e9), "bytes"));
         assert_eq!(row.bound_by, Some("read"));
         assert_eq!(row.output_hash.as_deref(), Some("a"));
     }
 
     #[test]
-    fn a_prefill_test_is_bound_by_arithmetic() {
+    fn sequences_share_the_weights() {
+        // 10 steps of 1 MB for 8 sequences in 10 ms: still 1 GB/s, but 8,000 tokens/s.
+        let batch = test(Phase::Decode, 10, 8);
+        let launch = run(batch, &[10_000_000], "a", Some([2e9, 2e9]));
+        let row = rows(&[launch], &cost(), &PEAKS).remove(0);
+        assert_eq!((row.median_ts, row.sequences), (8000.0, 8));
+        assert!((row.gigabytes_per_second.unwrap() - 1.0).abs() < 1e-9);
+        assert!((row.linear_operations_per_second - 16e9).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_prefill_test_is_held_against_the_arithmetic_around_it() {
         // 100 tokens of 2 million operations in 1 ms: 0.2 of 1 TOPS.
-        let row = rows(
-            &[run(Test::Prefill(100), &[1_000_000], "a", None)],
-            &cost(),
-            PEAKS,
-        )
-        .remove(0);
+        let prefill = test(Phase::Prefill, 100, 1);
+        let launch = run(prefill, &[1_000_000], "a", Some([0.9e12, 1.1e12]));
+        let row = rows(&[launch], &cost(), &PEAKS).remove(0);
         assert!((row.pct_of_limit.unwrap() - 20.0).abs() < 1e-9);
-        assert_eq!(row.bound_by, Some("compute"));
+        assert!((row.linear_operations_per_second - 0.2e12).abs() < 1.0);
+        assert_eq!((row.bound_by, row.probe), (Some("compute"), "int8"));
         assert_eq!(row.stddev_ts, None);
-        let unknown = Peaks {
-            int8_operations_per_second: None,
-            ..PEAKS
-        };
-        let row = rows(
-            &[run(Test::Prefill(100), &[1_000_000], "a", None)],
-            &cost(),
-            unknown,
-        )
-        .remove(0);
+        let launch = run(prefill, &[1_000_000], "a", None);
+        let row = rows(&[launch], &cost(), &PEAKS).remove(0);
         assert_eq!((row.pct_of_limit, row.bound_by), (None, None));
     }
 
     #[test]
-    fn contaminated_launches_are_kept_but_do_not_decide() {
+    fn what_was_shifted_is_kept_but_does_not_decide() {
+        let decode = test(Phase::Decode, 10, 1);
         let launches = [
-            run(Test::Decode(10), &[10_000_000], "a", Some([2e9, 2e9])),
-            run(Test::Decode(10), &[40_000_000], "a", Some([2e9, 1e9])),
+            run(decode, &[10_000_000], "a", Some([2e9, 2e9])),
+            run(decode, &[40_000_000, 40_000_000], "a", Some([2e9, 1e9])),
         ];
-        let row = rows(&launches, &cost(), PEAKS).remove(0);
+        let row = rows(&launches, &cost(), &PEAKS).remove(0);
         assert_eq!(row.contaminated, [false, true]);
+        assert_eq!(row.dropped_rounds, 2);
         assert_eq!(row.samples_ts, [1000.0, 250.0]);
         assert_eq!(row.median_ts, 1000.0);
     }
 
     #[test]
     fn a_different_output_in_any_launch_is_seen() {
-        let test = Test::Prefill(10);
+        let test = test(Phase::Prefill, 10, 1);
         let launches = [run(test, &[1, 2], "a", None), run(test, &[1, 2], "b", None)];
-        assert_eq!(rows(&launches, &cost(), PEAKS).remove(0).output_hash, None);
+        assert_eq!(rows(&launches, &cost(), &PEAKS).remove(0).output_hash, None);
     }
 
     #[test]

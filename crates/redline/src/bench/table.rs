@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::capture::RoutePeak;
 use super::median;
 use super::report::{Report, Row, Surroundings};
 use crate::units;
@@ -17,9 +18,9 @@ impl Report {
         };
         let _ = writeln!(text, "## {}{flag}\n", self.model.name);
         text.push_str(
-            "| model | size | params | isa | threads | test | t/s | range | GB/s | % of limit |\n",
+            "| model | size | params | isa | threads | test | t/s | range | GB/s | TOPS | % of limit |\n",
         );
-        text.push_str("|---|---:|---:|---|---:|---|---:|---:|---:|---:|\n");
+        text.push_str("|---|---:|---:|---|---:|---|---:|---:|---:|---:|---:|\n");
         for row in &self.results {
             self.markdown_row(&mut text, row);
         }
@@ -44,7 +45,7 @@ impl Report {
         };
         let _ = writeln!(
             text,
-            "| {} {} | {} | {} | {} | {} | {} | {:.2} | {} | {} | {limit} |",
+            "| {} {} | {} | {} | {} | {} | {} | {:.2} | {} | {} | {:.2} | {limit} |",
             self.model.architecture,
             self.model.formats.join("+"),
             units::bytes(self.model.file_bytes),
@@ -56,6 +57,7 @@ impl Report {
             range(&row.samples_ts, 2),
             row.gigabytes_per_second
                 .map_or_else(|| "n/a".to_owned(), |rate| format!("{rate:.2}")),
+            row.linear_operations_per_second / 1e12,
         );
     }
 
@@ -69,21 +71,17 @@ impl Report {
 
     fn notes(&self, text: &mut String) {
         for row in &self.results {
-            let contaminated = row
-                .contaminated
-                .iter()
-                .filter(|contaminated| **contaminated)
-                .count();
-            if contaminated > 0 {
-                let used = if contaminated == self.launches {
+            let rounds: usize = row.rounds.iter().map(Vec::len).sum();
+            if row.dropped_rounds > 0 {
+                let used = if row.dropped_rounds == rounds {
                     "used all the same"
                 } else {
                     "left out of the median"
                 };
                 let _ = writeln!(
                     text,
-                    "{}: {contaminated} of {} launches contaminated (bandwidth before and after differ by > 25 %), {used}.",
-                    row.test, self.launches
+                    "{}: {} of {rounds} rounds shifted (probes before and after differ by > 25 %), {used}.",
+                    row.test, row.dropped_rounds
                 );
             }
             if row.pct_of_limit.is_some_and(|percent| percent > 105.0) {
@@ -105,19 +103,14 @@ impl Report {
         let mut item = |name: &str, value: String| {
             let _ = writeln!(text, "- {name}: {value}");
         };
-        let (int8, f32) = (
-            limits.int8_operations_per_second,
-            limits.f32_operations_per_second,
-        );
-        let tera = |rate| known(rate, "n/a", |rate: f64| format!("{:.2} TOPS", rate / 1e12));
-        let read = known(self.read_bandwidth(), "n/a", |rate| {
-            format!("{:.2} GB/s", rate / 1e9)
-        });
-        let (int8, f32) = (tera(int8), tera(f32));
-        item(
-            "limits",
-            format!("read {read} over the model's bytes, int8 {int8}, f32 {f32}"),
-        );
+        let probes: Vec<String> = self.results.iter().filter_map(probe).collect();
+        item("probes (medians)", probes.join("; "));
+        let rate = |peak: &RoutePeak| {
+            let rate = peak.operations_per_second / 1e12;
+            format!("{} {} {rate:.2}", peak.operand, peak.instruction)
+        };
+        let routes: Vec<String> = limits.routes.iter().map(rate).collect();
+        item("arithmetic limits (TOPS)", routes.join(", "));
         let (cpu, cores) = (&environment.cpu, environment.cores);
         item(
             "cpu",
@@ -147,21 +140,12 @@ impl Report {
         );
     }
 
-    /// The median of all probes.
-    fn read_bandwidth(&self) -> Option<f64> {
-        let launches = self
-            .results
-            .iter()
-            .flat_map(|row| &row.probes_bytes_per_second);
-        let probes: Vec<f64> = launches.flatten().flatten().copied().collect();
-        (!probes.is_empty()).then(|| median(&probes))
-    }
-
     /// One line for each test, with a header.
     pub(crate) fn csv(&self) -> String {
         let mut text = "model,weights,architecture,formats,file_bytes,parameters,isa,threads,chunk_tokens,\
-            arithmetic_version,test,n_prompt,n_gen,launches,median_ts,avg_ts,stddev_ts,min_ts,max_ts,\
-            gigabytes_per_second,pct_of_limit,bound_by,output_hash,load_ms\n"
+            arithmetic_version,test,n_prompt,n_gen,n_depth,sequences,launches,median_ts,avg_ts,stddev_ts,min_ts,max_ts,\
+            gigabytes_per_second,linear_operations_per_second,probe,probe_per_second,dropped_rounds,\
+            pct_of_limit,bound_by,output_hash,load_ms\n"
             .to_owned();
         for row in &self.results {
             let optional =
@@ -181,6 +165,8 @@ impl Report {
                 row.test.clone(),
                 row.n_prompt.to_string(),
                 row.n_gen.to_string(),
+                row.n_depth.to_string(),
+                row.sequences.to_string(),
                 self.launches.to_string(),
                 row.median_ts.to_string(),
                 row.avg_ts.to_string(),
@@ -188,6 +174,10 @@ impl Report {
                 optional(fold(f64::min)),
                 optional(fold(f64::max)),
                 optional(row.gigabytes_per_second),
+                row.linear_operations_per_second.to_string(),
+                row.probe.to_owned(),
+                optional(row.probe_per_second),
+                row.dropped_rounds.to_string(),
                 optional(row.pct_of_limit),
                 row.bound_by.unwrap_or_default().to_owned(),
                 row.output_hash
@@ -199,6 +189,16 @@ impl Report {
         }
         text
     }
+}
+
+/// `tg128 50.12 GB/s`, `pp512 1.80 int8 TOPS`.
+fn probe(row: &Row) -> Option<String> {
+    let rate = row.probe_per_second?;
+    Some(if row.probe == "bytes" {
+        format!("{} {:.2} GB/s", row.test, rate / 1e9)
+    } else {
+        format!("{} {:.2} {} TOPS", row.test, rate / 1e12, row.probe)
+    })
 }
 
 fn range(samples: &[f64], decimals: usize) -> String {
@@ -228,7 +228,8 @@ mod tests {
     use crate::bench::capture::Peaks;
     use crate::bench::cost::Cost;
     use crate::bench::report::{Build, Subject, Surroundings, rows};
-    use crate::bench::{Launch, Run, Test};
+    use crate::bench::selection::{Phase, Test};
+    use crate::bench::{Launch, Round, Run};
     use crate::environment::Environment;
     use crate::session::Computing;
 
@@ -236,15 +237,27 @@ mod tests {
         let limits = Peaks {
             int8_operations_per_second: Some(1e12),
             f32_operations_per_second: Some(1e11),
+            routes: vec![RoutePeak {
+                operand: "int8",
+                instruction: "vpdpbusd zmm",
+                operations_per_second: 1.5e12,
+            }],
         };
         let launch = |hash: &str| Launch {
             load_ns: 6_000_000,
             peak_rss_bytes: Some(1 << 20),
             runs: vec![Run {
-                test: Test::Decode(10),
-                samples_ns: vec![10_000_000],
-                hashes: vec![hash.to_owned()],
-                probes: Some([2e9, 2e9]),
+                test: Test {
+                    phase: Phase::Decode,
+                    tokens: 10,
+                    depth: 0,
+                    sequences: 1,
+                },
+                rounds: vec![Round {
+                    ns: 10_000_000,
+                    hash: hash.to_owned(),
+                    probes: Some([2e9, 2e9]),
+                }],
             }],
         };
         let launches = hashes.map(launch);
@@ -262,7 +275,7 @@ mod tests {
             chunk_tokens: 512,
             arithmetic_version: 1,
         };
-        let results = rows(&launches, &Cost::of_weights(1_000_000, 1e6), limits);
+        let results = rows(&launches, &Cost::of_weights(1_000_000, 1e6), &limits);
         let build = Build {
             commit: "abc",
             binary_sha256: String::new(),
@@ -279,12 +292,15 @@ mod tests {
     fn the_table_tells_rate_limit_and_synthetic_weights() {
         let text = report("synthetic", ["x", "x"]).markdown();
         assert!(text.starts_with("## a,b (synthetic weights)\n"), "{text}");
-        let row = "| scalar | 1 | tg10 | 1000.00 | 1000.00–1000.00 | 1.00 | 50.0 % (read) |";
+        let row = "| scalar | 1 | tg10 | 1000.00 | 1000.00–1000.00 | 1.00 | 0.00 | 50.0 % (read) |";
         assert!(text.contains(row), "{text}");
         assert!(
             text.contains("Load 6.0 ms (6.0–6.0). Output equal"),
             "{text}"
         );
+        for part in ["tg10 2.00 GB/s", "int8 vpdpbusd zmm 1.50"] {
+            assert!(text.contains(part), "{text}");
+        }
         assert!(!report("real", ["x", "x"]).markdown().contains("synthetic"));
     }
 

@@ -1,21 +1,23 @@
 //! One launch: loads the model, runs the tests, says what it measured. Started by `redline bench`.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use redline_compute::Cpu;
-use redline_compute::limits::BandwidthProbe;
+use redline_compute::limits::{BandwidthProbe, ComputeProbe, Route};
 use redline_gguf::TokenId;
 use redline_model::{
-    Forward as _, LogitRows, Model, ModelFile, PageId, Properties, SequenceStep, StepPlan,
-    pages_for,
+    Forward as _, LoadOptions, LogitRows, Model, ModelFile, PageId, Properties, SequenceStep,
+    StepPlan, pages_for,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::cost::Cost;
-use super::{Launch, Message, Run, Test};
+use super::selection::{Phase, Test, TestArgs};
+use super::{Launch, Message, Round, Run};
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::interrupt::Interrupt;
@@ -26,12 +28,8 @@ use crate::{memory, output, session, units};
 pub(crate) struct Args {
     /// The model's file
     path: PathBuf,
-    /// Prompt lengths to test
-    #[arg(short = 'p', value_delimiter = ',')]
-    prompts: Vec<usize>,
-    /// Numbers of decode steps to test
-    #[arg(short = 'n', value_delimiter = ',')]
-    generations: Vec<usize>,
+    #[command(flatten)]
+    tests: TestArgs,
     #[command(flatten)]
     pub(crate) compute: Compute,
 }
@@ -40,7 +38,7 @@ pub(crate) struct Args {
 const ROUNDS: usize = 3;
 /// No further round starts after this.
 const LONG_ENOUGH: Duration = Duration::from_secs(2);
-/// Warm-ups, each with a short prompt and a few steps.
+/// Times that the warm-up runs.
 const WARM_UPS: usize = 2;
 const WARM_UP_PROMPT: usize = 32;
 const WARM_UP_STEPS: usize = 4;
@@ -53,45 +51,49 @@ const PROBE_PASS: Duration = Duration::from_millis(20);
 /// # Errors
 /// If the model cannot be run, or the user stops it.
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    let tests: Vec<Test> = (args.prompts.iter().copied().map(Test::Prefill))
-        .chain(args.generations.iter().copied().map(Test::Decode))
-        .filter(|test| test.tokens() > 0)
-        .collect();
-    let positions = tests.iter().map(|test| test.tokens()).max().unwrap_or(1);
+    let tests = args.tests.tests();
     phase("load")?;
     let start = Instant::now();
     let file = ModelFile::open(&args.path)?;
     let gguf = file.gguf()?;
     let properties = Properties::from_gguf(&gguf)?;
-    let warm = (WARM_UP_PROMPT + WARM_UP_STEPS).min(properties.context_length);
-    let options = session::load_options(&context.config, Some(positions.max(warm)));
+    let warm_up = warm_up(properties.context_length);
+    let all = || tests.iter().chain(&warm_up);
+    let positions = all().map(|test| test.positions()).max();
+    let pages = all().map(|test| test.sequences * pages_for(test.positions()));
+    let sequences = all().map(|test| test.sequences).max().unwrap_or(1);
+    let options = session::load_options(&context.config, positions);
+    let options = LoadOptions {
+        kv_pages: pages.max(),
+        max_step_tokens: options.max_step_tokens.max(sequences),
+        max_logit_rows: sequences,
+        ..options
+    };
     memory::check(redline_model::MemoryPlan::new(&gguf, &options)?)?;
     let backend = Cpu::new(context.config.isa, context.config.threads.get());
     let model = Model::load(&file, &gguf, backend, &options, &mut |_| {})?;
     let load_ns = nanoseconds(start.elapsed());
     let mut bench = Bench {
-        pages: (0..pages_for(positions.max(warm)) as u32)
-            .map(PageId)
-            .collect(),
+        pages: (0..model.page_count() as u32).map(PageId).collect(),
         chunk_tokens: context.config.chunk_tokens.get(),
         model,
         interrupt: &context.interrupt,
     };
     phase("warm-up")?;
-    for _ in 0..WARM_UPS {
-        bench.prefill(warm.saturating_sub(WARM_UP_STEPS).max(1))?;
-        bench.decode(WARM_UP_STEPS.min(warm))?;
+    for test in (0..WARM_UPS).flat_map(|_| warm_up) {
+        bench.round(test)?;
     }
     let cost = Cost::new(&gguf, &properties);
     let mut runs = Vec::new();
     let mut peak_rss = None;
     for test in tests {
         phase(&test.name())?;
-        // A probe reads memory of its own, which is not the model's.
-        if matches!(test, Test::Decode(_)) {
+        // A bandwidth probe reads memory of its own, which is not the model's.
+        if test.phase == Phase::Decode {
             peak_rss = peak_rss.or_else(peak_rss_bytes);
         }
-        runs.push(bench.run(test, &cost, context)?);
+        let mut probe = Probe::new(test, &cost, context);
+        runs.push(bench.run(test, probe.as_mut())?);
     }
     let peak_rss_bytes = peak_rss.or_else(peak_rss_bytes);
     say(&Message::Launch(Launch {
@@ -99,6 +101,20 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         peak_rss_bytes,
         runs,
     }))
+}
+
+/// A short prompt and a few steps, as far as they fit.
+fn warm_up(context_length: usize) -> [Test; 2] {
+    let test = |phase, tokens: usize| Test {
+        phase,
+        tokens: tokens.min(context_length),
+        depth: 0,
+        sequences: 1,
+    };
+    [
+        test(Phase::Prefill, WARM_UP_PROMPT),
+        test(Phase::Decode, WARM_UP_STEPS),
+    ]
 }
 
 fn phase(what: &str) -> anyhow::Result<()> {
@@ -122,61 +138,69 @@ fn peak_rss_bytes() -> Option<u64> {
 
 struct Bench<'i> {
     model: Model<Cpu>,
+    /// All pages; a test's sequences take as many as they need, one after the other.
     pages: Vec<PageId>,
     chunk_tokens: usize,
     interrupt: &'i Interrupt,
 }
 
 impl Bench<'_> {
-    fn run(&mut self, test: Test, cost: &Cost, context: &Context) -> anyhow::Result<Run> {
-        let mut run = Run {
-            test,
-            samples_ns: Vec::new(),
-            hashes: Vec::new(),
-            probes: None,
-        };
-        let mut probe = match test {
-            Test::Prefill(_) => None,
-            Test::Decode(tokens) => bandwidth_probe(cost.bytes_per_token(tokens), context),
-        };
-        let mut measure = || {
-            probe
-                .as_mut()
-                .map(|probe| probe.measure(PROBE_PASSES, PROBE_PASS))
-        };
-        let before = measure();
+    /// Rounds of a test, each between two probes.
+    fn run(&mut self, test: Test, mut probe: Option<&mut Probe>) -> anyhow::Result<Run> {
+        // Rounds write behind these positions only: once is enough for all of them.
+        for sequence in 0..test.sequences {
+            self.prompt(test, sequence, 0..test.depth)?;
+        }
+        let mut rounds: Vec<Round> = Vec::new();
         let start = Instant::now();
-        while run.samples_ns.is_empty()
-            || run.samples_ns.len() < ROUNDS && start.elapsed() < LONG_ENOUGH
-        {
-            let (time, hash) = match test {
-                Test::Prefill(tokens) => self.prefill(tokens)?,
-                Test::Decode(tokens) => self.decode(tokens)?,
-            };
-            run.samples_ns.push(nanoseconds(time));
-            run.hashes.push(hash);
+        let mut before = probe.as_mut().map(|probe| probe.measure());
+        while rounds.is_empty() || rounds.len() < ROUNDS && start.elapsed() < LONG_ENOUGH {
+            let (time, hash) = self.round(test)?;
+            let after = probe.as_mut().map(|probe| probe.measure());
+            rounds.push(Round {
+                ns: nanoseconds(time),
+                hash,
+                probes: before.zip(after).map(|(before, after)| [before, after]),
+            });
+            before = after;
         }
-        if let (Some(before), Some(after)) = (before, measure()) {
-            run.probes = Some([before.samples.median(), after.samples.median()]);
-        }
-        Ok(run)
+        Ok(Run { test, rounds })
     }
 
-    /// A prompt from an empty cache: the time to the last position's logits, and their hash.
-    fn prefill(&mut self, tokens: usize) -> anyhow::Result<(Duration, String)> {
-        let ids = prompt(tokens, self.model.vocab_size());
+    /// The time of the test's tokens, and a hash of what they put out.
+    fn round(&mut self, test: Test) -> anyhow::Result<(Duration, String)> {
+        match test.phase {
+            Phase::Prefill => self.prompt(test, 0, test.depth..test.positions()),
+            Phase::Decode => self.decode(test),
+        }
+    }
+
+    /// The positions `range` of a sequence's prompt, in chunks: the time to the last position's
+    /// logits, and their hash.
+    fn prompt(
+        &mut self,
+        test: Test,
+        sequence: usize,
+        range: Range<usize>,
+    ) -> anyhow::Result<(Duration, String)> {
+        let ids = prompt(sequence, range.end, self.model.vocab_size());
+        let pages = pages_of(&self.pages, test, sequence);
         let mut time = Duration::ZERO;
         let mut output = Output::new();
-        for (index, chunk) in ids.chunks(self.chunk_tokens).enumerate() {
-            let position = index * self.chunk_tokens;
-            let last = position + chunk.len() == ids.len();
-            let rows = if last {
-                LogitRows::Last
-            } else {
-                LogitRows::None
+        for start in range.clone().step_by(self.chunk_tokens) {
+            let end = range.end.min(start + self.chunk_tokens);
+            let last = end == range.end;
+            let step = SequenceStep {
+                tokens: &ids[start..end],
+                position: start,
+                pages,
+                logits: if last {
+                    LogitRows::Last
+                } else {
+                    LogitRows::None
+                },
             };
-            let (step, logits) = self.step(chunk, position, rows)?;
-            time += step;
+            let logits = step_all(&mut self.model, &[step], self.interrupt, &mut time)?;
             if last {
                 output.token(likeliest(logits));
                 output.logits(logits);
@@ -185,69 +209,107 @@ impl Bench<'_> {
         Ok((time, output.hash()))
     }
 
-    /// Steps of one token from an empty cache, each taking the likeliest token of the one before.
-    fn decode(&mut self, tokens: usize) -> anyhow::Result<(Duration, String)> {
-        let mut next = prompt(1, self.model.vocab_size())[0];
+    /// Steps of one token of every sequence, each taking the likeliest token of the one before.
+    fn decode(&mut self, test: Test) -> anyhow::Result<(Duration, String)> {
+        let vocab = self.model.vocab_size();
+        let mut next: Vec<TokenId> = (0..test.sequences)
+            .map(|sequence| token(sequence, test.depth, vocab))
+            .collect();
         let mut time = Duration::ZERO;
         let mut output = Output::new();
-        for position in 0..tokens {
-            let (step, logits) = self.step(&[next], position, LogitRows::Last)?;
-            time += step;
-            next = likeliest(logits);
-            output.token(next);
-            if position + 1 == tokens {
+        for position in test.depth..test.positions() {
+            let steps: Vec<SequenceStep<'_>> = (next.chunks(1).enumerate())
+                .map(|(sequence, tokens)| SequenceStep {
+                    tokens,
+                    position,
+                    pages: pages_of(&self.pages, test, sequence),
+                    logits: LogitRows::Last,
+                })
+                .collect();
+            let logits = step_all(&mut self.model, &steps, self.interrupt, &mut time)?;
+            for (next, logits) in next.iter_mut().zip(logits.chunks_exact(vocab)) {
+                *next = likeliest(logits);
+                output.token(*next);
+            }
+            if position + 1 == test.positions() {
                 output.logits(logits);
             }
         }
         Ok((time, output.hash()))
     }
+}
 
-    fn step(
-        &mut self,
-        tokens: &[TokenId],
-        position: usize,
-        logits: LogitRows,
-    ) -> anyhow::Result<(Duration, &[f32])> {
-        if self.interrupt.asked() {
-            bail!("interrupted");
+/// One step, adding its duration to `time`.
+fn step_all<'m>(
+    model: &'m mut Model<Cpu>,
+    sequences: &[SequenceStep<'_>],
+    interrupt: &Interrupt,
+    time: &mut Duration,
+) -> anyhow::Result<&'m [f32]> {
+    if interrupt.asked() {
+        bail!("interrupted");
+    }
+    let plan = StepPlan { sequences };
+    let start = Instant::now();
+    let logits = black_box(model.forward(black_box(&plan), &mut ())).context("cannot step")?;
+    *time += start.elapsed();
+    Ok(logits)
+}
+
+/// The pages of one of a test's sequences.
+fn pages_of(pages: &[PageId], test: Test, sequence: usize) -> &[PageId] {
+    let count = pages_for(test.positions());
+    &pages[sequence * count..][..count]
+}
+
+/// What stands before and after a round: what the machine can do at that moment.
+enum Probe {
+    /// Reads as many bytes as a step, so that both meet the same caches.
+    Read(BandwidthProbe),
+    /// Multiplies what most matrix products multiply.
+    Compute(ComputeProbe),
+}
+
+impl Probe {
+    /// The probe of a test; `None` where there is no memory for it, and for scalar code.
+    fn new(test: Test, cost: &Cost, context: &Context) -> Option<Self> {
+        let threads = context.config.threads.get();
+        if test.phase == Phase::Prefill {
+            let route = Route::of(context.config.isa, cost.operations(test).operand())?;
+            return ComputeProbe::new(route, threads).map(Self::Compute);
         }
-        let sequences = [SequenceStep {
-            tokens,
-            position,
-            pages: &self.pages,
-            logits,
-        }];
-        let plan = StepPlan {
-            sequences: &sequences,
-        };
-        let start = Instant::now();
-        let logits =
-            black_box(self.model.forward(black_box(&plan), &mut ())).context("cannot step")?;
-        Ok((start.elapsed(), logits))
+        let bytes = cost.bytes_per_step(test) as u64;
+        if memory::available_bytes().is_some_and(|available| bytes > available / 2) {
+            output::note("no memory for a bandwidth probe beside the model: % of limit is n/a");
+            return None;
+        }
+        let probe = BandwidthProbe::with_working_set(threads, usize::try_from(bytes).ok()?);
+        probe.ok().map(Self::Read)
+    }
+
+    /// Bytes or operations per second.
+    fn measure(&mut self) -> f64 {
+        match self {
+            Self::Read(probe) => probe.measure(PROBE_PASSES, PROBE_PASS).samples.median(),
+            Self::Compute(probe) => probe.measure(PROBE_PASSES, PROBE_PASS).samples.median(),
+        }
     }
 }
 
-/// A probe that reads as many bytes as a step, so that both meet the same caches; no probe where
-/// there is no memory for it.
-fn bandwidth_probe(bytes: f64, context: &Context) -> Option<BandwidthProbe> {
-    let bytes = bytes as u64;
-    if memory::available_bytes().is_some_and(|available| bytes > available / 2) {
-        output::note("no memory for a bandwidth probe beside the model: % of limit is n/a");
-        return None;
-    }
-    BandwidthProbe::with_working_set(context.config.threads.get(), usize::try_from(bytes).ok()?)
-        .ok()
+/// The first token ids of a sequence.
+fn prompt(sequence: usize, tokens: usize, vocab: usize) -> Vec<TokenId> {
+    (0..tokens)
+        .map(|position| token(sequence, position, vocab))
+        .collect()
 }
 
-/// Token ids without meaning, the same in every launch (SplitMix64, Steele et al. 2014).
-fn prompt(tokens: usize, vocab: usize) -> Vec<TokenId> {
-    let id = |index: u64| {
-        let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        TokenId(((z ^ (z >> 31)) % vocab as u64) as u32)
-    };
-    (0..tokens as u64).map(id).collect()
+/// A token id without meaning, the same in every launch (SplitMix64, Steele et al. 2014).
+fn token(sequence: usize, position: usize, vocab: usize) -> TokenId {
+    let index = (sequence as u64) << 32 | position as u64;
+    let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    TokenId(((z ^ (z >> 31)) % vocab as u64) as u32)
 }
 
 /// The largest logit's token, the lowest of several.
@@ -290,12 +352,13 @@ mod tests {
 
     #[test]
     fn prompts_are_the_same_each_time_and_within_the_vocabulary() {
-        let ids = prompt(64, 1000);
-        assert_eq!(ids, prompt(64, 1000));
+        let ids = prompt(0, 64, 1000);
+        assert_eq!(ids, prompt(0, 64, 1000));
         assert!(ids.iter().all(|id| id.0 < 1000));
-        assert_eq!(prompt(8, 1000), ids[..8]);
+        assert_eq!(prompt(0, 8, 1000), ids[..8]);
+        assert_ne!(prompt(1, 64, 1000), ids);
         // SplitMix64 from seed 0 begins with 0xE220A8397B1DCDAF.
-        assert_eq!(prompt(1, usize::MAX)[0].0, 0xE220_A839_7B1D_CDAF_u64 as u32);
+        assert_eq!(token(0, 0, usize::MAX).0, 0xE220_A839_7B1D_CDAF_u64 as u32);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use redline_model::Properties;
 use crate::bench::capture::{self, Job};
 use crate::bench::cost::Cost;
 use crate::bench::report::{self, Build, Report, Subject, Surroundings};
+use crate::bench::selection::TestArgs;
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::environment::Environment;
@@ -27,24 +28,8 @@ pub(crate) struct Args {
     /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
     #[arg(default_value = models::SYNTHETIC_DEFAULT)]
     model: String,
-    /// Prompt lengths to test; 0: none
-    #[arg(
-        short = 'p',
-        long,
-        value_name = "TOKENS,…",
-        value_delimiter = ',',
-        default_value = "512"
-    )]
-    n_prompt: Vec<usize>,
-    /// Numbers of tokens to generate; 0: none
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "TOKENS,…",
-        value_delimiter = ',',
-        default_value = "128"
-    )]
-    n_gen: Vec<usize>,
+    #[command(flatten)]
+    tests: TestArgs,
     /// Process launches, each a replicate
     #[arg(short = 'r', long, value_name = "LAUNCHES", default_value_t = 5)]
     repetitions: usize,
@@ -72,18 +57,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     if args.repetitions == 0 {
         return Err(Usage("-r must be at least 1, found 0".into()).into());
     }
-    let (prompts, generations) = (positive(&args.n_prompt), positive(&args.n_gen));
     let resolved = models::resolve(Some(&args.model), context)?;
     let file = session::open(&resolved)?;
     let gguf = session::parse(&file, &resolved)?;
     let properties = Properties::from_gguf(&gguf)?;
-    let mut lengths = prompts.iter().chain(&generations);
-    if let Some(length) = lengths.find(|length| **length > properties.context_length) {
-        let (name, fits) = (&resolved.name, properties.context_length);
-        return Err(Usage(format!(
-            "{length} tokens do not fit: {name} has a context of {fits}"
-        ))
-        .into());
+    for test in args.tests.tests() {
+        test.check(&resolved.name, properties.context_length)?;
     }
     let environment = Environment::detect();
     if let Some(load) = environment.load_average_1m.filter(|load| *load > 0.5) {
@@ -95,8 +74,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let peaks = capture::peaks(context)?;
     let job = Job {
         path: &resolved.path,
-        prompts: &prompts,
-        generations: &generations,
+        tests: &args.tests,
         launches: args.repetitions,
     };
     let launches = capture::launches(&job, context)?;
@@ -104,7 +82,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         subject(&gguf, &resolved, file.bytes()),
         Computing::new(&context.config),
         &launches,
-        report::rows(&launches, &Cost::new(&gguf, &properties), peaks),
+        report::rows(&launches, &Cost::new(&gguf, &properties), &peaks),
         Surroundings {
             limits: peaks,
             environment,
@@ -123,14 +101,6 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(Incorrect("the launches put out different tokens or logits".into()).into())
-}
-
-fn positive(lengths: &[usize]) -> Vec<usize> {
-    lengths
-        .iter()
-        .copied()
-        .filter(|length| *length > 0)
-        .collect()
 }
 
 fn print(report: &Report, form: Form) -> anyhow::Result<()> {

@@ -52,13 +52,23 @@ fn every_figure_has_its_context() {
         (&results[1]["n_prompt"], &results[1]["n_gen"]),
         (&0.into(), &8.into())
     );
-    assert!(results[1]["bytes_per_token"].as_f64().unwrap() > 0.0);
+    assert!(results[1]["bytes_per_step"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
 fn the_hash_is_that_of_the_model_and_not_of_the_way() {
     let hashes = |how: &[&str]| {
-        let worker = ["bench-worker", "-p", "16", "-n", "8"];
+        let worker = [
+            "bench-worker",
+            "-p",
+            "16",
+            "-n",
+            "8",
+            "-d",
+            "0,70",
+            "-b",
+            "3",
+        ];
         let path = redline(&["synth", "tiny-llama"]).stdout;
         let outcome = finish(
             program(shared_cache())
@@ -70,14 +80,54 @@ fn the_hash_is_that_of_the_model_and_not_of_the_way() {
         let json: serde_json::Value = serde_json::from_str(last).unwrap();
         let runs = json["Launch"]["runs"].as_array().unwrap().clone();
         runs.iter()
-            .map(|run| run["hashes"][0].clone())
+            .map(|run| run["rounds"][0]["hash"].clone())
             .collect::<Vec<_>>()
     };
     let plain = hashes(&[]);
-    assert_ne!(plain[0], plain[1]);
+    let distinct: std::collections::BTreeSet<_> = plain.iter().map(ToString::to_string).collect();
+    assert_eq!((plain.len(), distinct.len()), (5, 5));
     for how in [["--isa", "scalar"], ["--threads", "1"], ["--chunk", "3"]] {
         assert_eq!(hashes(&how), plain, "{how:?}");
     }
+}
+
+#[test]
+fn tests_have_a_depth_and_several_sequences() {
+    let flags = ["-p", "8", "-n", "4", "-d", "0,100", "-b", "5", "-r", "1"];
+    let json = redline(
+        &[
+            &["bench", "synth:tiny-llama"] as &[&str],
+            &flags,
+            &["-o", "json"],
+        ]
+        .concat(),
+    )
+    .json();
+    let results = json["results"].as_array().unwrap();
+    let figures: Vec<_> = results
+        .iter()
+        .map(|row| {
+            let name = row["test"].as_str().unwrap();
+            (name, row["n_depth"].as_u64(), row["sequences"].as_u64())
+        })
+        .collect();
+    let expected = [
+        ("pp8", Some(0), Some(1)),
+        ("pp8 @ d100", Some(100), Some(1)),
+        ("tg4", Some(0), Some(1)),
+        ("tg4 @ d100", Some(100), Some(1)),
+        ("tg32 @ d64 b5", Some(64), Some(5)),
+    ];
+    assert_eq!(figures, expected);
+    // Caches of 100 positions are read too.
+    let bytes = |row: usize| results[row]["bytes_per_step"].as_f64().unwrap();
+    assert!(bytes(3) > bytes(2), "{json}");
+    let refused = redline(&["bench", "synth:tiny-llama", "-d", "400"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(
+        refused.stderr.contains("pp512 @ d400: 912 tokens"),
+        "{refused:?}"
+    );
 }
 
 #[test]
