@@ -59,12 +59,19 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// Tables for positions `0..positions`: angle = `position · frequency`, with
-    /// `frequencies[i]` the angular frequency of pair `i` in radians per position.
+    /// `frequencies[i]` the angular frequency of pair `i` in radians per position. Cosines and
+    /// sines are multiplied by `magnitude` before they are rounded: 1 for a rotation proper.
     ///
     /// # Panics
     /// If `dims` is not twice the number of frequencies.
     #[must_use]
-    pub fn new(style: RopeStyle, dims: usize, frequencies: &[f64], positions: usize) -> Self {
+    pub fn new(
+        style: RopeStyle,
+        dims: usize,
+        frequencies: &[f64],
+        magnitude: f64,
+        positions: usize,
+    ) -> Self {
         assert_eq!(
             dims,
             2 * frequencies.len(),
@@ -74,7 +81,8 @@ impl RopeTable {
             .flat_map(|position| {
                 frequencies.iter().map(move |frequency| {
                     let angle = position as f64 * frequency;
-                    (libm::cos(angle) as f32, libm::sin(angle) as f32)
+                    let (cos, sin) = (libm::cos(angle), libm::sin(angle));
+                    ((cos * magnitude) as f32, (sin * magnitude) as f32)
                 })
             })
             .collect();

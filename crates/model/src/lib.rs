@@ -31,6 +31,6 @@ pub use memory::MemoryPlan;
 pub use plan::{
     Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
 };
-pub use properties::{LayerAttention, Properties, Rope};
+pub use properties::{LayerAttention, LongFactors, Properties, Rope};
 pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
 pub use redline_gguf::TokenId;

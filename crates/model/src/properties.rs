@@ -35,6 +35,8 @@ pub struct Properties {
     pub post_norms: bool,
     /// Query, key and value projections must have a bias. (One that is in the file is used anyway.)
     pub qkv_bias: bool,
+    /// The file has the rows of query, key and value as one tensor, and those of gate and up.
+    pub fused_projections: bool,
     /// The kinds of rotation, at least one.
     pub ropes: Vec<Rope>,
     /// What differs from layer to layer; as long as the model is deep.
@@ -80,25 +82,42 @@ pub struct Rope {
     /// Positions are divided by this (linear scaling, Chen et al. 2023).
     pub linear_factor: f64,
     /// `[dims/2]`: each pair's frequency is divided by its factor (Llama 3 scaling, stored in the
-    /// tensor `rope_freqs.weight`).
+    /// tensor `rope_freqs.weight`; LongRoPE's factors for short contexts).
     pub factors: Option<Vec<f32>>,
+    /// LongRoPE's factors for long contexts.
+    pub long: Option<LongFactors>,
+    /// Multiplied into cosines and sines (LongRoPE's attention factor); 1 elsewhere.
+    pub magnitude: f64,
+}
+
+/// Factors that replace [`Rope::factors`] in long contexts (Ding et al. 2024,
+/// <https://arxiv.org/abs/2402.13753>).
+///
+/// Which of them rotate is decided once for a load, by the positions a sequence can have: were it
+/// decided by a sequence's length, keys already stored would have been rotated otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongFactors {
+    /// Contexts of more positions than this are long.
+    pub beyond: usize,
+    /// `[dims/2]`, as [`Rope::factors`].
+    pub factors: Vec<f32>,
 }
 
 impl Rope {
-    /// Cosines and sines for `0..positions`.
+    /// Cosines and sines for a context of `positions` positions.
     ///
     /// # Panics
     /// If there are factors, but not one for each pair.
     #[must_use]
     pub fn table(&self, positions: usize) -> RopeTable {
         let mut frequencies = RopeTable::frequencies(self.base, self.dims);
+        let long = self.long.as_ref().filter(|long| positions > long.beyond);
+        let factors = long.map(|long| &long.factors).or(self.factors.as_ref());
         for (pair, frequency) in frequencies.iter_mut().enumerate() {
-            let factor = self
-                .factors
-                .as_ref()
-                .map_or(1.0, |factors| f64::from(factors[pair]));
+            let factor = factors.map_or(1.0, |factors| f64::from(factors[pair]));
             *frequency /= factor * self.linear_factor;
         }
-        RopeTable::new(self.style, self.dims, &frequencies, positions)
+        let (style, dims, magnitude) = (self.style, self.dims, self.magnitude);
+        RopeTable::new(style, dims, &frequencies, magnitude, positions)
     }
 }

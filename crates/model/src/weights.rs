@@ -9,6 +9,12 @@ use redline_gguf::{Gguf, Tensor, TensorType};
 use crate::error::known_formats;
 use crate::{Error, ModelFile, Properties};
 
+/// Llama 3's frequency factors.
+pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// LongRoPE's factors for short and for long contexts.
+pub(crate) const LONG_ROPE_FACTORS: [&str; 2] =
+    ["rope_factors_short.weight", "rope_factors_long.weight"];
+
 /// All weights: matrices where the file is mapped, vectors in F32.
 #[derive(Debug)]
 pub(crate) struct Weights<B: Backend> {
@@ -74,13 +80,16 @@ impl<B: Backend> Weights<B> {
         backend: &B,
     ) -> Result<Self, Error> {
         let (hidden, vocab) = (properties.hidden, properties.vocab);
-        // Read by the architecture, if it is there at all.
         let mut tensors = Tensors {
             file,
             gguf,
             backend,
-            used: HashSet::from(["rope_freqs.weight"]),
+            // Read by the architecture, if it is there at all.
+            used: HashSet::from([ROPE_FACTORS]),
         };
+        if properties.ropes.iter().any(|rope| rope.long.is_some()) {
+            tensors.used.extend(LONG_ROPE_FACTORS);
+        }
         let embedding = Arc::new(tensors.matrix("token_embd.weight", vocab, hidden)?);
         let head = if gguf.tensor("output.weight").is_some() {
             Arc::new(tensors.matrix("output.weight", vocab, hidden)?)
@@ -114,13 +123,34 @@ impl<B: Backend> LayerWeights<B> {
             ..
         } = *properties;
         let (q_width, kv_width) = (properties.heads * head_dim, properties.kv_heads * head_dim);
-        let bias = properties.qkv_bias;
         let name = |part: &str| format!("blk.{layer}.{part}");
+        let [query, key, value] = if properties.fused_projections {
+            tensors.fused(
+                &name("attn_qkv.weight"),
+                [q_width, kv_width, kv_width],
+                hidden,
+            )?
+        } else {
+            let bias = properties.qkv_bias;
+            [
+                tensors.linear(&name("attn_q"), q_width, hidden, bias)?,
+                tensors.linear(&name("attn_k"), kv_width, hidden, bias)?,
+                tensors.linear(&name("attn_v"), kv_width, hidden, bias)?,
+            ]
+        };
+        let [gate, up] = if properties.fused_projections {
+            tensors.fused(&name("ffn_up.weight"), [feed_forward; 2], hidden)?
+        } else {
+            [
+                tensors.linear(&name("ffn_gate"), feed_forward, hidden, false)?,
+                tensors.linear(&name("ffn_up"), feed_forward, hidden, false)?,
+            ]
+        };
         Ok(Self {
             attention_norm: tensors.vector(&name("attn_norm.weight"), hidden)?,
-            query: tensors.linear(&name("attn_q"), q_width, hidden, bias)?,
-            key: tensors.linear(&name("attn_k"), kv_width, hidden, bias)?,
-            value: tensors.linear(&name("attn_v"), kv_width, hidden, bias)?,
+            query,
+            key,
+            value,
             query_norm: tensors.vector_if(
                 properties.qk_norm,
                 &name("attn_q_norm.weight"),
@@ -138,8 +168,8 @@ impl<B: Backend> LayerWeights<B> {
                 hidden,
             )?,
             feed_forward_norm: tensors.vector(&name("ffn_norm.weight"), hidden)?,
-            gate: tensors.linear(&name("ffn_gate"), feed_forward, hidden, false)?,
-            up: tensors.linear(&name("ffn_up"), feed_forward, hidden, false)?,
+            gate,
+            up,
             down: tensors.linear(&name("ffn_down"), hidden, feed_forward, false)?,
             feed_forward_post_norm: tensors.vector_if(
                 properties.post_norms,
@@ -160,20 +190,47 @@ struct Tensors<'g, 'a, B> {
 
 impl<'g, 'a, B: Backend> Tensors<'g, 'a, B> {
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix, Error> {
-        let tensor = self.find(name, &[cols, rows])?;
+        let [matrix] = self.row_ranges(name, [rows], cols)?;
+        Ok(matrix)
+    }
+
+    /// Matrices of `rows` rows each that follow one another in one tensor.
+    fn row_ranges<const N: usize>(
+        &mut self,
+        name: &str,
+        rows: [usize; N],
+        cols: usize,
+    ) -> Result<[B::Matrix; N], Error> {
+        let tensor = self.find(name, &[cols, rows.iter().sum()])?;
         let format = compute_format(tensor.tensor_type).ok_or_else(|| Error::TensorType {
             name: name.to_owned(),
             expected: known_formats(),
             found: tensor.tensor_type.to_string(),
         })?;
-        let range = tensor.offset..tensor.offset + tensor.data.len();
-        let bytes = WeightBytes::new(Arc::clone(self.file.mapping(tensor.shard)), range);
+        let mapping = self.file.mapping(tensor.shard);
         assert_eq!(
-            bytes.as_ptr(),
+            mapping[tensor.offset..].as_ptr(),
             tensor.data.as_ptr(),
             "the directory is of this very file"
         );
-        Ok(self.backend.matrix(format, rows, cols, bytes))
+        let mut start = tensor.offset;
+        Ok(rows.map(|rows| {
+            let range = start..start + rows * format.row_bytes(cols);
+            start = range.end;
+            let bytes = WeightBytes::new(Arc::clone(mapping), range);
+            self.backend.matrix(format, rows, cols, bytes)
+        }))
+    }
+
+    /// Projections without bias whose rows follow one another in one tensor.
+    fn fused<const N: usize>(
+        &mut self,
+        name: &str,
+        rows: [usize; N],
+        cols: usize,
+    ) -> Result<[Linear<B>; N], Error> {
+        let matrices = self.row_ranges(name, rows, cols)?;
+        Ok(matrices.map(|matrix| Linear { matrix, bias: None }))
     }
 
     fn vector(&mut self, name: &str, width: usize) -> Result<B::Vector, Error> {

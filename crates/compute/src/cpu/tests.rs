@@ -265,7 +265,7 @@ fn rope_gives_the_same_bits_everywhere_and_rotates() {
     let (heads, head_dim) = (3, 10);
     for style in [RopeStyle::Interleaved, RopeStyle::Neox] {
         let frequencies = RopeTable::frequencies(10_000.0, 8);
-        let table = RopeTable::new(style, 8, &frequencies, 100);
+        let table = RopeTable::new(style, 8, &frequencies, 1.0, 100);
         let x = noise(7, 4 * heads * head_dim);
         let positions = [0, 1, 50, 99];
         let out = same_everywhere("rope", |cpu| {

@@ -5,8 +5,8 @@
 use redline_compute::{Activation, Norm, RopeStyle};
 use redline_gguf::{Gguf, Tensor};
 
-use crate::weights::vector_values;
-use crate::{Error, LayerAttention, Properties, Rope};
+use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, vector_values};
+use crate::{Error, LayerAttention, LongFactors, Properties, Rope};
 
 /// No dimension of a model is larger: products of two stay far from overflow.
 const MAX_DIMENSION: usize = 1 << 24;
@@ -55,6 +55,7 @@ impl<'g, 'a> Keys<'g, 'a> {
             qk_norm: false,
             post_norms: false,
             qkv_bias: false,
+            fused_projections: false,
             ropes: vec![self.rope(style, head_dim)?],
             layers: vec![
                 LayerAttention {
@@ -95,21 +96,33 @@ impl<'g, 'a> Keys<'g, 'a> {
 
     /// The factors of `rope_freqs.weight`, `[dims/2]`, if the file has it.
     pub(super) fn rope_factors(&self, dims: usize) -> Result<Option<Vec<f32>>, Error> {
-        let Some(tensor) = self.gguf.tensor(ROPE_FACTORS) else {
-            return Ok(None);
-        };
-        let factors = vector_values(tensor, dims / 2)?;
-        match factors
-            .iter()
-            .find(|factor| !(factor.is_finite() && **factor > 0.0))
-        {
-            None => Ok(Some(factors)),
-            Some(found) => Err(Error::Metadata {
-                key: ROPE_FACTORS.to_owned(),
-                expected: "finite factors above 0".to_owned(),
-                found: found.to_string(),
-            }),
+        match self.gguf.tensor(ROPE_FACTORS) {
+            None => Ok(None),
+            Some(tensor) => factors(tensor, dims).map(Some),
         }
+    }
+
+    /// LongRoPE, if the file has its tensors: factors for contexts up to the original one and for
+    /// longer ones, and what cosines and sines are multiplied by.
+    pub(super) fn long_rope(&self, context: usize, rope: &mut Rope) -> Result<(), Error> {
+        let (short, long) = match LONG_ROPE_FACTORS.map(|name| self.gguf.tensor(name)) {
+            [Some(short), Some(long)] => (short, long),
+            [None, None] => return Ok(()),
+            [short, _] => {
+                return Err(Error::MissingTensor {
+                    name: LONG_ROPE_FACTORS[usize::from(short.is_some())].to_owned(),
+                    expected: vec![rope.dims / 2],
+                });
+            }
+        };
+        let original = self.optional_size("rope.scaling.original_context_length")?;
+        rope.magnitude = self.float_or("rope.scaling.attn_factor", 1.0)?;
+        rope.factors = Some(factors(short, rope.dims)?);
+        rope.long = Some(LongFactors {
+            beyond: original.unwrap_or(context),
+            factors: factors(long, rope.dims)?,
+        });
+        Ok(())
     }
 
     /// Mixtures of experts are another structure than this decoder.
@@ -196,8 +209,11 @@ impl<'g, 'a> Keys<'g, 'a> {
             // The oldest files scale linearly without saying so.
             None | Some("linear") => factor,
             Some("none") => 1.0,
+            // Its factors are tensors, which only an architecture that reads them may have.
+            Some("longrope") if self.gguf.tensor(LONG_ROPE_FACTORS[1]).is_some() => 1.0,
             Some(other) => {
-                return self.unsupported("rope.scaling.type", "none or linear", &other);
+                let expected = "none or linear, or longrope with its tensors";
+                return self.unsupported("rope.scaling.type", expected, &other);
             }
         };
         let base = self.float_or("rope.freq_base", 10_000.0)?;
@@ -207,6 +223,8 @@ impl<'g, 'a> Keys<'g, 'a> {
             base,
             linear_factor,
             factors: None,
+            long: None,
+            magnitude: 1.0,
         })
     }
 
@@ -272,8 +290,19 @@ impl<'g, 'a> Keys<'g, 'a> {
 
 /// The token embedding table, `[vocab, hidden]`.
 const EMBEDDING: &str = "token_embd.weight";
-/// Llama 3's frequency factors.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// Factors `[dims/2]` that frequencies are divided by.
+fn factors(tensor: &Tensor<'_>, dims: usize) -> Result<Vec<f32>, Error> {
+    let factors = vector_values(tensor, dims / 2)?;
+    let senseless = |factor: &&f32| !(factor.is_finite() && **factor > 0.0);
+    match factors.iter().find(senseless) {
+        None => Ok(factors),
+        Some(found) => Err(Error::Metadata {
+            key: tensor.name.to_owned(),
+            expected: "finite factors above 0".to_owned(),
+            found: found.to_string(),
+        }),
+    }
+}
 
 fn table_rows(table: &Tensor<'_>) -> Option<usize> {
     match table.dims.as_slice() {

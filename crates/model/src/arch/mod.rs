@@ -6,6 +6,7 @@
 mod gemma3;
 mod keys;
 mod llama;
+mod phi3;
 mod qwen2;
 
 use redline_gguf::Gguf;
@@ -16,10 +17,11 @@ use keys::Keys;
 /// Reads one architecture's metadata.
 type Reader = fn(&Keys<'_, '_>) -> Result<Properties, Error>;
 
-const ARCHITECTURES: [(&str, Reader); 3] = [
+const ARCHITECTURES: [(&str, Reader); 4] = [
     ("llama", llama::properties),
     ("qwen2", qwen2::properties),
     ("gemma3", gemma3::properties),
+    ("phi3", phi3::properties),
 ];
 
 /// Values of `general.architecture` that can be loaded.
