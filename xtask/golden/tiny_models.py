@@ -12,6 +12,7 @@ biases are not 0, windows are shorter than the prompt. `cargo xtask golden` runs
 the GGUF files.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -29,6 +30,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -54,6 +57,10 @@ def mistral(seed, **shape):
 
 def qwen2(seed, **shape):
     return "qwen2", Qwen2ForCausalLM, Qwen2Config, seed, shape
+
+
+def phi3(seed, **shape):
+    return "phi3", Phi3ForCausalLM, Phi3Config, seed, shape
 
 
 def gemma3(seed, pattern=6, **shape):
@@ -107,6 +114,32 @@ VARIANTS = {
         num_key_value_heads=3, head_dim=14, rms_norm_eps=1e-6, rope_parameters=rope(500000.0),
         tie_word_embeddings=True,
     ),
+    # As Phi-3-mini-4k: every layer sees a window, every head has its own keys, untied head.
+    "phi3-window": phi3(
+        1105, hidden_size=48, intermediate_size=56, num_hidden_layers=4, num_attention_heads=3,
+        num_key_value_heads=3, head_dim=16, rms_norm_eps=1e-5, sliding_window=11,
+        rope_parameters=rope(10000.0), tie_word_embeddings=False,
+    ),
+    # As Phi-4-mini: shared keys, three quarters of a head rotated, LongRoPE within the original context.
+    "phi3-short": phi3(
+        1243, hidden_size=48, intermediate_size=60, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-6, tie_word_embeddings=True,
+        original_max_position_embeddings=256,
+        rope_parameters=rope(
+            10000.0, rope_type="longrope", partial_rotary_factor=0.75,
+            short_factor=[1.0, 1.25, 1.75], long_factor=[1.5, 8.0, 40.0],
+        ),
+    ),
+    # As Phi-3.5-mini: LongRoPE beyond the original context.
+    "phi3-long": phi3(
+        1304, hidden_size=40, intermediate_size=72, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        original_max_position_embeddings=32,
+        rope_parameters=rope(
+            1000.0, rope_type="longrope", short_factor=[1.0, 1.0, 1.1, 1.2, 1.5],
+            long_factor=[1.0, 1.5, 3.0, 9.0, 20.0],
+        ),
+    ),
     # The proportions of Gemma 3 270M: windows and bases left to the architecture's defaults.
     "gemma3-default": gemma3(
         817, hidden_size=32, intermediate_size=40, num_hidden_layers=7, num_attention_heads=4,
@@ -143,7 +176,7 @@ VARIANTS = {
 def build(cls, config_cls, seed, shape):
     config = config_cls(
         vocab_size=VOCABULARY, max_position_embeddings=512, attn_implementation="eager",
-        bos_token_id=0, eos_token_id=0, pad_token_id=None, **shape,
+        bos_token_id=0, eos_token_id=0, pad_token_id=None, **copy.deepcopy(shape),
     )
     model = cls(config).to(torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)

@@ -122,13 +122,13 @@ fn weights(provenance: &Provenance, from: &SafeTensors<'_>) -> Result<Tensors> {
         }
         tensors.insert(gguf_name(architecture, &name)?, tensor);
     }
-    if let Some(factors) = config.rope_factors() {
+    for (name, factors) in config.rope_factors() {
         let factors = Stored {
             dims: vec![factors.len()],
             tensor_type: TensorType::F32,
             bytes: factors.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
-        tensors.insert("rope_freqs.weight".to_owned(), factors);
+        tensors.insert(name.to_owned(), factors);
     }
     Ok(tensors)
 }

@@ -24,6 +24,7 @@ pub(super) fn gguf_name(architecture: &str, name: &str) -> Result<String> {
     let sandwich = architecture == "gemma3";
     let short = match module {
         "input_layernorm" => "attn_norm",
+        "self_attn.qkv_proj" => "attn_qkv",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
@@ -36,6 +37,8 @@ pub(super) fn gguf_name(architecture: &str, name: &str) -> Result<String> {
         "post_attention_layernorm" => "ffn_norm",
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" => "ffn_up",
+        // Gate rows first; a tensor of its own in the files of other architectures.
+        "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
         _ => bail!(unknown()),
     };

@@ -1,6 +1,6 @@
 //! What a model's configuration becomes in a GGUF file: metadata, and which weights change on the way.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use redline_gguf::{ArrayBuf, Error, Value, Writer};
 use serde::Deserialize;
 
@@ -15,6 +15,8 @@ pub(super) struct Config {
     pub(super) num_key_value_heads: usize,
     pub(super) head_dim: usize,
     max_position_embeddings: u32,
+    /// LongRoPE's.
+    original_max_position_embeddings: Option<u32>,
     rms_norm_eps: f32,
     rope_parameters: Ropes,
     sliding_window: Option<u32>,
@@ -35,10 +37,14 @@ enum Ropes {
 struct Rope {
     rope_type: String,
     rope_theta: f32,
+    partial_rotary_factor: Option<f32>,
     factor: Option<f32>,
+    /// Llama 3's.
+    original_max_position_embeddings: Option<f32>,
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
-    original_max_position_embeddings: Option<f32>,
+    short_factor: Option<Vec<f32>>,
+    long_factor: Option<Vec<f32>>,
 }
 
 /// What a reader of `gemma3` assumes where the file is silent.
@@ -84,7 +90,8 @@ impl Config {
             set("attention.sliding_window_pattern", (pattern as u32).into())?;
         }
         let rope = self.rope();
-        set("rope.dimension_count", (self.head_dim as u32).into())?;
+        let rotated = self.head_dim as f32 * rope.partial_rotary_factor.unwrap_or(1.0);
+        set("rope.dimension_count", (rotated as u32).into())?;
         set("rope.freq_base", rope.rope_theta.into())?;
         match (rope.rope_type.as_str(), rope.factor) {
             ("default", _) => {}
@@ -94,7 +101,17 @@ impl Config {
             }
             // In the tensor `rope_freqs.weight`.
             ("llama3", _) => {}
-            (other, _) => bail!("rope type {other:?}: expected default, linear or llama3"),
+            ("longrope", None) => {
+                let original = self
+                    .original_max_position_embeddings
+                    .context("longrope without original_max_position_embeddings")?;
+                let magnitude = long_rope_magnitude(self.max_position_embeddings, original);
+                set("rope.scaling.original_context_length", original.into())?;
+                set("rope.scaling.attn_factor", magnitude.into())?;
+            }
+            (other, _) => {
+                bail!("rope type {other:?}: expected default, linear, llama3 or longrope")
+            }
         }
         if let Ropes::ByLayer {
             sliding_attention, ..
@@ -113,13 +130,26 @@ impl Config {
         Some(first + 1)
     }
 
-    /// Llama-3 scaling: what each pair's frequency is divided by. `[head_dim / 2]`
+    /// Tensors `[rotated / 2]` of factors that each pair's frequency is divided by, and their names.
+    pub(super) fn rope_factors(&self) -> Vec<(&'static str, Vec<f32>)> {
+        let rope = self.rope();
+        [
+            ("rope_freqs.weight", self.llama3_factors()),
+            ("rope_factors_short.weight", rope.short_factor.clone()),
+            ("rope_factors_long.weight", rope.long_factor.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(name, factors)| Some((name, factors?)))
+        .collect()
+    }
+
+    /// Llama-3 scaling.
     ///
     /// Wavelengths beyond the original context over `low_freq_factor` are stretched by `factor`,
     /// those under it over `high_freq_factor` are kept, and between them it is blended linearly in
     /// the number of waves. Source: transformers, `modeling_rope_utils.py`,
     /// `_compute_llama3_parameters`.
-    pub(super) fn rope_factors(&self) -> Option<Vec<f32>> {
+    fn llama3_factors(&self) -> Option<Vec<f32>> {
         let rope = self.rope();
         if rope.rope_type != "llama3" {
             return None;
@@ -141,6 +171,14 @@ impl Config {
         };
         Some((0..self.head_dim / 2).map(factor_of).collect())
     }
+}
+
+/// What LongRoPE multiplies cosines and sines by.
+///
+/// Source: transformers, `modeling_rope_utils.py`, `_compute_longrope_parameters`.
+fn long_rope_magnitude(context: u32, original: u32) -> f32 {
+    let (context, original) = (f64::from(context), f64::from(original));
+    (1.0 + (context / original).max(1.0).ln() / original.ln()).sqrt() as f32
 }
 
 /// A byte-level vocabulary of ASCII and as many merges as fill it up: id = byte below 128.
