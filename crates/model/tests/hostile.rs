@@ -12,7 +12,7 @@ use redline_compute::{Cpu, Format, Isa};
 use redline_gguf::TensorType;
 use redline_model::{LoadOptions, Model, ModelFile, PageId, Properties};
 use tiny::Metadata::{Float, Int, Text, Texts};
-use tiny::{GEMMA3, LLAMA, QWEN2, Shape, TinyModel, load};
+use tiny::{GEMMA3, LLAMA, PHI3, QWEN2, Shape, TinyModel, load};
 
 /// Changes a model and expects this error.
 fn check(shape: Shape, expected: &str, change: impl FnOnce(&mut TinyModel)) {
@@ -33,7 +33,7 @@ fn accept(shape: Shape, change: impl FnOnce(&mut TinyModel), check: impl FnOnce(
 fn architectures() {
     check(
         LLAMA,
-        "general.architecture: unknown architecture \"mamba\", known are llama, qwen2, gemma3",
+        "general.architecture: unknown architecture \"mamba\", known are llama, qwen2, gemma3, phi3",
         |m| m.set("general.architecture", Text("mamba")),
     );
     check(
@@ -130,7 +130,8 @@ fn rotations() {
     }
     check(
         QWEN2,
-        "metadata qwen2.rope.scaling.type: yarn is not supported, only none or linear",
+        "metadata qwen2.rope.scaling.type: yarn is not supported, \
+         only none or linear, or longrope with its tensors",
         |m| m.set("qwen2.rope.scaling.type", Text("yarn")),
     );
     check(
@@ -149,6 +150,69 @@ fn rotations() {
         GEMMA3,
         "metadata gemma3.final_logit_softcapping: 30 is not supported, only 0 (no soft cap)",
         |m| m.set("gemma3.final_logit_softcapping", Float(30.0)),
+    );
+}
+
+#[test]
+fn long_rotations() {
+    let short = |m: &mut TinyModel| {
+        m.push(
+            "rope_factors_short.weight",
+            &[32],
+            TensorType::F32,
+            vec![2.0; 32],
+        );
+    };
+    let long = |m: &mut TinyModel, value| {
+        m.push(
+            "rope_factors_long.weight",
+            &[32],
+            TensorType::F32,
+            vec![value; 32],
+        );
+    };
+    check(
+        PHI3,
+        "tensor rope_factors_long.weight: missing, expected dims [32]",
+        short,
+    );
+    check(
+        PHI3,
+        "tensor rope_factors_short.weight: missing, expected dims [32]",
+        |m| long(m, 4.0),
+    );
+    check(
+        PHI3,
+        "metadata rope_factors_long.weight: expected finite factors above 0, found inf",
+        |m| {
+            short(m);
+            long(m, f32::INFINITY);
+        },
+    );
+    check(
+        LLAMA,
+        "tensor rope_factors_short.weight: not part of this architecture",
+        |m| {
+            m.set("llama.rope.scaling.type", Text("longrope"));
+            short(m);
+            long(m, 4.0);
+        },
+    );
+    accept(
+        PHI3,
+        |m| {
+            m.set("phi3.rope.scaling.type", Text("longrope"));
+            m.set("phi3.rope.scaling.original_context_length", Int(100));
+            m.set("phi3.rope.scaling.attn_factor", Float(1.5));
+            short(m);
+            long(m, 4.0);
+        },
+        |properties| {
+            let rope = &properties.ropes[0];
+            let cos_of_pair_0 = |positions| rope.table(positions).table[32].0;
+            assert_eq!(cos_of_pair_0(100), (0.5_f64.cos() * 1.5) as f32);
+            assert_eq!(cos_of_pair_0(101), (0.25_f64.cos() * 1.5) as f32);
+        },
     );
 }
 
@@ -259,6 +323,24 @@ fn tensors() {
         "tensor blk.1.attn_q.weight: not part of this architecture",
         |m| {
             m.set("llama.block_count", Int(1));
+        },
+    );
+}
+
+#[test]
+fn fused_tensors() {
+    check(
+        PHI3,
+        "tensor blk.0.attn_qkv.weight: expected dims [256, 512], found [256, 511]",
+        |m| {
+            m.tensor("blk.0.attn_qkv.weight").dims[1] = 511;
+        },
+    );
+    check(
+        PHI3,
+        "tensor blk.0.ffn_up.weight: expected dims [256, 512], found [256, 256]",
+        |m| {
+            m.tensor("blk.0.ffn_up.weight").dims[1] = 256;
         },
     );
 }

@@ -10,9 +10,11 @@ mod tiny;
 
 use redline_compute::{Cpu, Isa};
 use redline_model::{Forward, LogitRows, SequenceStep, StepPlan, logits_hash};
-use tiny::{GEMMA3, LLAMA, MISTRAL, QWEN2, Shape, TinyModel, VOCAB, load, pages, run, tokens};
+use tiny::{
+    GEMMA3, LLAMA, MISTRAL, PHI3, QWEN2, Shape, TinyModel, VOCAB, load, pages, run, tokens,
+};
 
-const SHAPES: [Shape; 4] = [LLAMA, MISTRAL, QWEN2, GEMMA3];
+const SHAPES: [Shape; 5] = [LLAMA, MISTRAL, QWEN2, GEMMA3, PHI3];
 /// More than one page, more than one chunk of attention.
 const LENGTH: usize = 270;
 

@@ -13,7 +13,9 @@ use redline_model::{
     Error, Forward, LoadOptions, LoadProgress, LogitRows, MemoryPlan, Model, ModelFile, Observer,
     SequenceStep, Stage, StepPlan,
 };
-use tiny::{CONTEXT, GEMMA3, HIDDEN, LLAMA, TinyModel, VOCAB, load, options, pages, run, tokens};
+use tiny::{
+    CONTEXT, GEMMA3, HIDDEN, LLAMA, PHI3, TinyModel, VOCAB, load, options, pages, run, tokens,
+};
 
 #[test]
 fn progress_passes_every_quarter_once_and_ends_ready() {
@@ -44,7 +46,14 @@ fn progress_passes_every_quarter_once_and_ends_ready() {
 
 #[test]
 fn memory_is_planned_before_it_is_taken() {
-    let file = TinyModel::new(LLAMA).file();
+    // Fused projections are taken apart without a copy.
+    for shape in [LLAMA, PHI3] {
+        memory_is_planned(shape);
+    }
+}
+
+fn memory_is_planned(shape: tiny::Shape) {
+    let file = TinyModel::new(shape).file();
     let gguf = file.gguf().unwrap();
     let options = LoadOptions {
         context: Some(100),

@@ -71,6 +71,13 @@ pub(crate) const GEMMA3: Shape = Shape {
     window: Some(20),
 };
 
+pub(crate) const PHI3: Shape = Shape {
+    architecture: "phi3",
+    formats: &[Format::Q5_K, Format::Q4_K, Format::F32, Format::Q6_K],
+    window: Some(100),
+    ..LLAMA
+};
+
 impl TinyModel {
     pub(crate) fn new(shape: Shape) -> Self {
         let mut model = Self {
@@ -207,16 +214,25 @@ struct Fill<'a> {
 impl Fill<'_> {
     fn layer(&mut self, layer: usize, architecture: &str) {
         let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
-        let matrices = [
-            ("attn_q", HIDDEN, q),
-            ("attn_k", HIDDEN, kv),
-            ("attn_v", HIDDEN, kv),
-            ("attn_output", q, HIDDEN),
-            ("ffn_gate", HIDDEN, FEED_FORWARD),
-            ("ffn_up", HIDDEN, FEED_FORWARD),
-            ("ffn_down", FEED_FORWARD, HIDDEN),
-        ];
-        for (part, cols, rows) in matrices {
+        let matrices: &[_] = if architecture == "phi3" {
+            &[
+                ("attn_qkv", HIDDEN, q + 2 * kv),
+                ("attn_output", q, HIDDEN),
+                ("ffn_up", HIDDEN, 2 * FEED_FORWARD),
+                ("ffn_down", FEED_FORWARD, HIDDEN),
+            ]
+        } else {
+            &[
+                ("attn_q", HIDDEN, q),
+                ("attn_k", HIDDEN, kv),
+                ("attn_v", HIDDEN, kv),
+                ("attn_output", q, HIDDEN),
+                ("ffn_gate", HIDDEN, FEED_FORWARD),
+                ("ffn_up", HIDDEN, FEED_FORWARD),
+                ("ffn_down", FEED_FORWARD, HIDDEN),
+            ]
+        };
+        for &(part, cols, rows) in matrices {
             self.matrix(&format!("blk.{layer}.{part}.weight"), cols, rows);
         }
         let mut vectors = vec![
