@@ -103,7 +103,7 @@ impl Cost {
         let integer = is_integer(tensor.tensor_type);
         match tensor.name {
             // Read at load, into the tables.
-            "rope_freqs.weight" => {}
+            "rope_freqs.weight" | "rope_factors_short.weight" | "rope_factors_long.weight" => {}
             _ if is_head => {
                 self.weight_bytes += bytes;
                 self.head = (tensor.weights() as f64, integer);

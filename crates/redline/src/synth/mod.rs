@@ -274,6 +274,10 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
             key("rope.dimension_count", shape.head_dim as u32)?;
             key("vocab_size", shape.vocab as u32)?;
         }
+        Architecture::Phi3 => {
+            key("rope.dimension_count", shape.head_dim as u32)?;
+            key("rope.scaling.original_context_length", shape.context)?;
+        }
         Architecture::Qwen2 => {}
         Architecture::Gemma3 => {
             key("attention.key_length", shape.head_dim as u32)?;
@@ -319,6 +323,10 @@ mod tests {
             (
                 "tiny-qwen2:q8_0",
                 "ac861f0a521b1459f62ef5bb304f4d0c2a353f83068f5bd17fff90fa08de04d0",
+            ),
+            (
+                "tiny-phi3:q4_k_m",
+                "c394a5e63d824406edd1eefa21a233afe195f1c234372889d332d115dcabf48d",
             ),
             (
                 "tiny-gemma3:f16",

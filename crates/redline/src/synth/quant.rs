@@ -31,6 +31,8 @@ pub(super) enum Role {
         /// The layer.
         layer: usize,
     },
+    /// Queries, keys and values in one.
+    Fused,
     /// Any other.
     Plain,
 }
@@ -64,6 +66,8 @@ impl Quant {
             Role::Head if base == Format::Q8_0 || !fits(base, cols) => Format::Q8_0,
             Role::Head => Format::Q6_K,
             Role::Sensitive { layer } if mixed && more_bits(layer, layers) => Format::Q6_K,
+            Role::Fused if self == Self::Q4KM => Format::Q5_K,
+            Role::Fused if self == Self::Q5KM => Format::Q6_K,
             _ => base,
         };
         if fits(wanted, cols) {

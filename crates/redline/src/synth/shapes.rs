@@ -11,6 +11,8 @@ pub(super) enum Architecture {
     Qwen2,
     /// Gemma 3: norms around every part, and of each head.
     Gemma3,
+    /// Phi-3: query, key and value rows in one tensor, gate and up rows in another.
+    Phi3,
 }
 
 impl Architecture {
@@ -20,6 +22,7 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Gemma3 => "gemma3",
+            Self::Phi3 => "phi3",
         }
     }
 }
@@ -29,6 +32,8 @@ impl Architecture {
 pub(super) enum Tokenizer {
     /// SentencePiece of Llama 1 and 2, Mistral.
     Llama2,
+    /// Llama 2's with the tokens of Phi-3's conversations.
+    Phi3,
     /// SentencePiece of Gemma.
     Gemma,
     /// Byte-level BPE of Llama 3.
@@ -107,6 +112,15 @@ const QWEN: Shape = Shape {
     ..LLAMA
 };
 
+/// What the small Phi-3 share.
+const PHI: Shape = Shape {
+    architecture: Architecture::Phi3,
+    vocab: 32_064,
+    window: Some(2047),
+    tokenizer: Tokenizer::Phi3,
+    ..LLAMA
+};
+
 /// What the small Gemma 3 share.
 const GEMMA: Shape = Shape {
     architecture: Architecture::Gemma3,
@@ -124,7 +138,7 @@ const GEMMA: Shape = Shape {
 };
 
 /// Every shape.
-pub(crate) const ALL: [Shape; 11] = [
+pub(crate) const ALL: [Shape; 13] = [
     Shape {
         name: "qwen2.5-0.5b",
         about: "Qwen/Qwen2.5-0.5B-Instruct",
@@ -211,6 +225,17 @@ pub(crate) const ALL: [Shape; 11] = [
         ..LLAMA
     },
     Shape {
+        name: "phi-3-mini-4k",
+        about: "microsoft/Phi-3-mini-4k-instruct",
+        layers: 32,
+        hidden: 3072,
+        feed_forward: 8192,
+        heads: 32,
+        kv_heads: 32,
+        head_dim: 96,
+        ..PHI
+    },
+    Shape {
         name: "gemma3-270m",
         about: "google/gemma-3-270m",
         layers: 18,
@@ -265,6 +290,20 @@ pub(crate) const ALL: [Shape; 11] = [
         context: 512,
         window: Some(16),
         ..GEMMA
+    },
+    Shape {
+        name: "tiny-phi3",
+        about: "a model of nobody: shared keys and a window of 48",
+        layers: 2,
+        hidden: 256,
+        feed_forward: 512,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        vocab: 512,
+        context: 512,
+        window: Some(48),
+        ..PHI
     },
 ];
 

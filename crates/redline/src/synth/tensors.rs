@@ -95,6 +95,14 @@ impl List<'_> {
 
         self.norm(&name("attn_norm"), hidden);
         self.matrix(&name("ffn_down"), feed_forward, hidden, sensitive);
+        if architecture == Architecture::Phi3 {
+            let rows = queries + 2 * keys;
+            self.matrix(&name("ffn_up"), hidden, 2 * feed_forward, Role::Plain);
+            self.norm(&name("ffn_norm"), hidden);
+            self.matrix(&name("attn_output"), queries, hidden, Role::Plain);
+            self.matrix(&name("attn_qkv"), hidden, rows, Role::Fused);
+            return;
+        }
         self.matrix(&name("ffn_gate"), hidden, feed_forward, Role::Plain);
         self.matrix(&name("ffn_up"), hidden, feed_forward, Role::Plain);
         if gemma {
@@ -196,6 +204,7 @@ mod tests {
             ("llama3.2-1b", 147, 1_235_814_400 + 32),
             ("llama2-7b", 291, 6_738_415_616),
             ("mistral-7b", 291, 7_248_023_552),
+            ("phi-3-mini-4k", 195, 3_821_079_552),
             ("gemma3-270m", 236, 268_098_176),
             ("gemma3-1b", 340, 999_885_952),
         ] {
@@ -228,6 +237,44 @@ mod tests {
         assert!(!by_name.contains_key("output.weight"));
         let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
         assert_eq!(bytes, 391_859_712);
+    }
+
+    #[test]
+    fn phi_has_the_published_dimensions_and_formats() {
+        let tensors = list(shapes::find("phi-3-mini-4k").unwrap(), Quant::Q4KM);
+        let by_name: HashMap<&str, (&[usize], Format)> = tensors
+            .iter()
+            .map(|t| (&*t.name, (&*t.dims, t.format)))
+            .collect();
+        for (name, dims, format) in [
+            ("token_embd.weight", &[3072, 32_064][..], Format::Q4_K),
+            ("blk.0.attn_qkv.weight", &[3072, 9216], Format::Q5_K),
+            ("blk.9.attn_output.weight", &[3072, 3072], Format::Q4_K),
+            ("blk.9.ffn_up.weight", &[3072, 16_384], Format::Q4_K),
+            ("blk.0.ffn_down.weight", &[8192, 3072], Format::Q6_K),
+            ("blk.4.ffn_down.weight", &[8192, 3072], Format::Q4_K),
+            ("output.weight", &[3072, 32_064], Format::Q6_K),
+        ] {
+            assert_eq!(by_name.get(name), Some(&(dims, format)), "{name}");
+        }
+        // The published file has 2,393,231,072 bytes, its metadata and vocabulary among them.
+        let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
+        assert_eq!(bytes, 2_392_493_568);
+    }
+
+    /// Bytes that the performance notes of llama.cpp's own quantisations of it speak of.
+    #[test]
+    fn qwen_has_the_published_sizes() {
+        for (quant, megabytes) in [
+            (Quant::Mostly(Format::F16), 988),
+            (Quant::Mostly(Format::Q8_0), 525),
+            (Quant::Mostly(Format::Q4_0), 346),
+            (Quant::Q4KM, 392),
+        ] {
+            let tensors = list(shapes::find("qwen2.5-0.5b").unwrap(), quant);
+            let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
+            assert_eq!((bytes + 500_000) / 1_000_000, megabytes, "{quant}");
+        }
     }
 
     #[test]

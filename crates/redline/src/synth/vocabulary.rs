@@ -44,6 +44,27 @@ impl Tokenizer {
                 add_bos: true,
                 add_space_prefix: None,
             },
+            Self::Phi3 => Kind {
+                specials: &[
+                    (0, "<unk>"),
+                    (1, "<s>"),
+                    (2, "</s>"),
+                    (32_000, "<|endoftext|>"),
+                    (32_001, "<|assistant|>"),
+                    (32_002, "<|placeholder1|>"),
+                    (32_003, "<|placeholder2|>"),
+                    (32_004, "<|placeholder3|>"),
+                    (32_005, "<|placeholder4|>"),
+                    (32_006, "<|system|>"),
+                    (32_007, "<|end|>"),
+                    (32_008, "<|placeholder5|>"),
+                    (32_009, "<|placeholder6|>"),
+                    (32_010, "<|user|>"),
+                ],
+                eos: "<|endoftext|>",
+                padding: Some("<|endoftext|>"),
+                ..Self::Llama2.kind()
+            },
             Self::Gemma => Kind {
                 pre: "default",
                 sentence_piece: true,
@@ -286,6 +307,7 @@ mod tests {
             "tiny-llama",
             "tiny-qwen2",
             "tiny-gemma3",
+            "tiny-phi3",
             "smollm2-135m",
             "llama3.2-1b",
         ] {
