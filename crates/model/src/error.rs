@@ -16,6 +16,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Weights that should be in a file could not be read.
+    #[error("tensor {name}: cannot be read: {source}")]
+    Read {
+        /// The tensor.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A split file is not where its siblings are.
     #[error("{missing}: split {index} of {count} is missing", missing = missing.display())]
     MissingSplit {

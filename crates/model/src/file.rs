@@ -74,6 +74,13 @@ impl ModelFile {
             .sum()
     }
 
+    /// Asks the system to read the files while something else is done; returns at once.
+    pub fn read_ahead(&self) {
+        for mapping in &self.mappings {
+            mapping.read_ahead();
+        }
+    }
+
     pub(crate) fn mapping(&self, shard: usize) -> &Arc<Mapping> {
         &self.mappings[shard]
     }

@@ -1,7 +1,5 @@
 //! From an open file to a model that can step.
 
-use std::hint::black_box;
-
 use redline_compute::{Backend, PAGE_POSITIONS, RopeTable};
 use redline_gguf::Gguf;
 
@@ -121,7 +119,7 @@ impl<B: Backend> Model<B> {
         let limits = Limits::resolve(&properties, options)?;
         let memory = MemoryPlan::with_limits(gguf, &properties, &limits)?;
         let weights = Weights::load(file, gguf, &properties, &backend)?;
-        make_resident(gguf, memory.weight_bytes, progress);
+        make_resident(file, gguf, memory.weight_bytes, progress)?;
         let ropes = properties
             .ropes
             .iter()
@@ -166,49 +164,41 @@ impl<B: Backend> Model<B> {
     }
 }
 
-/// Reads one byte of every memory page of the weights, so that the first step does not wait for
-/// the disk, and reports every few megabytes.
-fn make_resident(gguf: &Gguf<'_>, total_bytes: u64, progress: &mut dyn FnMut(LoadProgress)) {
-    const MEMORY_PAGE: usize = 4096;
-    const REPORT_EVERY: usize = 4 << 20;
-    progress(LoadProgress {
-        bytes: 0,
+/// Brings the weights into memory, so that the first step does not wait for the disk, and reports
+/// every few megabytes.
+fn make_resident(
+    file: &ModelFile,
+    gguf: &Gguf<'_>,
+    total_bytes: u64,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<(), Error> {
+    const REPORT_EVERY: usize = 16 << 20;
+    let report = |bytes, percent| LoadProgress {
+        bytes,
         total_bytes,
-        percent: Some(0),
-    });
+        percent,
+    };
+    progress(report(0, Some(0)));
     let (mut bytes, mut next_percent) = (0_u64, 25_u8);
     for tensor in gguf.tensors() {
-        for chunk in tensor.data.chunks(REPORT_EVERY) {
-            black_box(
-                chunk
-                    .iter()
-                    .step_by(MEMORY_PAGE)
-                    .fold(0, |sum, byte| sum ^ byte),
-            );
-            bytes += chunk.len() as u64;
-            let mut reached = || {
-                let due = u128::from(total_bytes) * u128::from(next_percent) / 100;
-                let percent =
-                    (next_percent < 100 && u128::from(bytes) >= due).then_some(next_percent);
-                next_percent += percent.map_or(0, |_| 25);
-                percent
-            };
-            let mut percent = reached();
-            progress(LoadProgress {
-                bytes,
-                total_bytes,
-                percent,
-            });
-            while percent.is_some() {
-                percent = reached();
-                if percent.is_some() {
-                    progress(LoadProgress {
-                        bytes,
-                        total_bytes,
-                        percent,
-                    });
-                }
+        let (start, end) = (tensor.offset, tensor.offset + tensor.data.len());
+        for start in (start..end).step_by(REPORT_EVERY) {
+            let end = end.min(start + REPORT_EVERY);
+            let mapping = file.mapping(tensor.shard);
+            mapping.page_in(start..end).map_err(|source| Error::Read {
+                name: tensor.name.to_owned(),
+                source,
+            })?;
+            bytes += (end - start) as u64;
+            let due = |percent: u8| u128::from(total_bytes) * u128::from(percent) / 100;
+            if next_percent == 100 || u128::from(bytes) < due(next_percent) {
+                progress(report(bytes, None));
+            }
+            while next_percent < 100 && u128::from(bytes) >= due(next_percent) {
+                progress(report(bytes, Some(next_percent)));
+                next_percent += 25;
             }
         }
     }
+    Ok(())
 }

@@ -79,6 +79,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     }
     let resolved = models::resolve(args.model.as_deref(), context)?;
     let file = session::open(&resolved)?;
+    // The disk is busy while the tokenizer is built.
+    file.read_ahead();
     let gguf = session::parse(&file, &resolved)?;
     let tokenizer = session::tokenizer(&gguf, &resolved)?;
     let form = Form::choose(&tokenizer, args.raw, &resolved.name);
