@@ -2,6 +2,8 @@
 
 use super::{Buffer, Cpu};
 use crate::kernels::matmul::{self, Weights, activation_group};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::panel;
 use crate::kernels::quantized::{self, Group, QuantizedRows};
 use crate::pool::{Columns, Pool, Rows};
 use crate::{Isa, MatmulJob};
@@ -87,6 +89,11 @@ struct Split<'a> {
 /// Quantises every row of `input`, split over the threads where there is more than one.
 fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: &Buffer, to: &mut QuantizedRows) {
     let (tokens, width) = (input.tokens(), input.width);
+    #[cfg(target_arch = "x86_64")]
+    if panel::wanted(isa, tokens) {
+        to.slabs.quantize(isa, pool, &input.data, width);
+        return;
+    }
     to.resize(tokens, width);
     if tokens <= 1 {
         quantized::quantize(

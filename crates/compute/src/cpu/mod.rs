@@ -141,8 +141,8 @@ impl Backend for Cpu {
     fn buffer(&mut self, max_tokens: usize, width: usize) -> Buffer {
         assert!(width > 0, "a row has elements");
         // Any buffer may be the input of a matmul.
-        self.small.reserve(max_tokens * width);
-        self.k.reserve(max_tokens * width);
+        self.small.reserve(max_tokens, width);
+        self.k.reserve(max_tokens, width);
         Buffer {
             width,
             max_tokens,

@@ -1,6 +1,8 @@
 //! Every verb on every ISA and thread count gives the bits of the scalar code on one thread, and
 //! that is close to what plain F64 arithmetic gives.
 
+mod panels;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

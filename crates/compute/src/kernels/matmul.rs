@@ -1,8 +1,14 @@
 //! `out = x · weightsᵀ` for a range of weight rows: which kernel computes which tile.
 
+#[cfg(target_arch = "x86_64")]
+use std::marker::PhantomData;
+
 use super::quantized::{Group, QuantizedRow, QuantizedRows};
 #[cfg(target_arch = "x86_64")]
-use super::{panel, panel_k::Large, panel_small::Small, rows_k, rows_small};
+use super::{
+    panel, panel_float, panel_k::Large, panel_small::Small, rows_float::FloatFormat, rows_k,
+    rows_small, tiles,
+};
 use super::{rows_float, spec};
 use crate::Format;
 use crate::pool::ColumnsPart;
@@ -12,7 +18,7 @@ use crate::quant::{
     BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx2, Avx512, Lanes};
+use crate::simd::{Amx, Lanes, dispatch_x86};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Tokens a kernel takes at a time.
@@ -75,36 +81,38 @@ pub(crate) fn quantized(
     match isa {
         Isa::Scalar => by_specification(tile, x),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => {
-            Avx2::detect()
-                .expect("AVX2, checked at start")
-                .vectorize(Quantized { tile, x });
-        }
+        Isa::Amx if panel::wanted(isa, tokens) => by_tiles(tile, x),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
-            Avx512::detect()
-                .expect("AVX-512, checked at start")
-                .vectorize(Quantized { tile, x });
-        }
+        isa => dispatch_x86(isa, Quantized { isa, tile, x }),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => panic!("{isa} is not an instruction set of this machine"),
+        isa => panic!("{isa} is not an instruction set of this machine"),
     }
 }
 
 /// Multiplies F32 rows `x: [tokens, cols]` with weight rows of a float format.
 pub(crate) fn float(isa: Isa, weights: Weights<'_>, x: &[f32], out: &mut ColumnsPart<'_>) {
     let tokens = x.len() / weights.cols;
-    dispatch(
-        isa,
-        Floats {
-            tile: Tile {
-                weights,
-                tokens,
-                out,
-            },
-            x,
-        },
-    );
+    let tile = Tile {
+        weights,
+        tokens,
+        out,
+    };
+    #[cfg(target_arch = "x86_64")]
+    if panel_float::wanted(isa, tokens) {
+        return match weights.format {
+            Format::F32 => float_panels::<Float>(isa, tile, x),
+            Format::F16 => float_panels::<Half>(isa, tile, x),
+            Format::BF16 => float_panels::<BFloat>(isa, tile, x),
+            format => panic!("{format} is not a float format"),
+        };
+    }
+    dispatch(isa, Floats { tile, x });
+}
+
+#[cfg(target_arch = "x86_64")]
+fn float_panels<F: FloatFormat>(isa: Isa, tile: Tile<'_, '_>, x: &[f32]) {
+    let format = PhantomData::<F>;
+    dispatch_x86(isa, panel_float::Fill { tile, x, format });
 }
 
 /// An output range: all tokens, the columns of `out`.
@@ -158,7 +166,27 @@ fn by_specification(tile: Tile<'_, '_>, x: &QuantizedRows) {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn by_tiles(tile: Tile<'_, '_>, x: &QuantizedRows) {
+    let amx = Amx::detect().expect("AMX, checked at start");
+    let x = &x.slabs;
+    match tile.weights.format {
+        Format::Q8_0 => tiles::fill_32::<Small<BlockQ8_0>>(amx, tile, x),
+        Format::Q4_0 => tiles::fill_32::<Small<BlockQ4_0>>(amx, tile, x),
+        Format::Q4_1 => tiles::fill_32::<Small<BlockQ4_1>>(amx, tile, x),
+        Format::Q5_0 => tiles::fill_32::<Small<BlockQ5_0>>(amx, tile, x),
+        Format::Q5_1 => tiles::fill_32::<Small<BlockQ5_1>>(amx, tile, x),
+        Format::Q4_K => tiles::fill_64::<Large<BlockQ4K>>(amx, tile, x),
+        Format::Q5_K => tiles::fill_64::<Large<BlockQ5K>>(amx, tile, x),
+        Format::Q6_K => tiles::fill_64::<Large<BlockQ6K>>(amx, tile, x),
+        Format::F32 | Format::F16 | Format::BF16 => {
+            panic!("{} has no quantised activations", tile.weights.format)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 struct Quantized<'a, 'b> {
+    isa: Isa,
     tile: Tile<'a, 'b>,
     x: &'a QuantizedRows,
 }
@@ -169,7 +197,7 @@ impl<S: Lanes> Kernel<S> for Quantized<'_, '_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Self { tile, x } = self;
+        let Self { isa, tile, x } = self;
         let many = |token: usize| -> [QuantizedRow<'_>; TOKENS] {
             [
                 x.row(token),
@@ -180,8 +208,8 @@ impl<S: Lanes> Kernel<S> for Quantized<'_, '_> {
         };
         macro_rules! fill {
             ($kernels:ident, $panel:ident, $block:ty) => {
-                if tile.tokens >= panel::MIN_TOKENS {
-                    panel::fill::<$panel<$block>, S>(s, tile, x);
+                if panel::wanted(isa, tile.tokens) {
+                    panel::fill::<$panel<$block>, S>(s, tile, &x.slabs);
                 } else {
                     tile.fill(
                         #[inline(always)]

@@ -13,7 +13,9 @@ pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 #[cfg(target_arch = "x86_64")]
-mod panel;
+pub(crate) mod panel;
+#[cfg(target_arch = "x86_64")]
+mod panel_float;
 #[cfg(target_arch = "x86_64")]
 mod panel_k;
 #[cfg(target_arch = "x86_64")]
@@ -24,4 +26,12 @@ mod rows_float;
 mod rows_k;
 #[cfg(target_arch = "x86_64")]
 mod rows_small;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod slabs;
 pub(crate) mod spec;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod tiles_k;
+#[cfg(target_arch = "x86_64")]
+mod tiles_small;

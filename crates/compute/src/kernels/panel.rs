@@ -1,56 +1,57 @@
-//! Many tokens times a panel of 32 weight rows (prefill): the panel's weights are unpacked once for
-//! each piece of 256 columns and multiplied with every token; lanes are rows.
+//! Many tokens times a panel of weight rows (prefill): the panel's weights are unpacked once for
+//! each piece of 256 columns and multiplied with every slab of tokens; lanes are tokens.
 //!
 //! Only the order of exact integer sums differs from the row kernels. The F32 chain of each
 //! (row, token) takes the same steps in the same order, kept between pieces in a small buffer.
 
-use super::matmul::Tile;
-use super::quantized::{QuantizedRow, QuantizedRows};
+use std::ops::Range;
+
+use super::matmul::{Tile, Weights};
+use super::slabs::{self, Slab, Slabs};
 use crate::quant::{Block, K_BLOCK, blocks};
-use crate::simd::Lanes;
+use crate::simd::{Isa, Lanes, Sixteen};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 32;
 /// Columns unpacked at a time.
 pub(super) const PIECE: usize = K_BLOCK;
-/// Tokens for which unpacking a panel is cheaper than the row kernels.
-pub(super) const MIN_TOKENS: usize = 6;
-/// Tokens whose chains are kept at a time.
-const BATCH: usize = 512;
+/// Tokens for which the row kernels are slower.
+const MIN_TOKENS: usize = 6;
+/// Slabs whose chains are kept at a time.
+const BATCH: usize = 32;
 
-/// A piece of a panel, unpacked.
+/// Whether products of so many tokens take the panel kernels.
+pub(crate) fn wanted(isa: Isa, tokens: usize) -> bool {
+    isa != Isa::Scalar && tokens >= MIN_TOKENS
+}
+
+/// A piece of a panel, unpacked; every field row after row.
+#[repr(C, align(64))]
 pub(super) struct Panel {
-    /// `[PIECE / 4][ROWS]`: four consecutive integers of a row.
-    pub(super) weights: [[u8; 4]; PIECE / 4 * ROWS],
-    /// `[8][ROWS]`: scales of the blocks (32-weight formats), or `[ROWS]` (K formats).
-    pub(super) d: [f32; 8 * ROWS],
+    /// Integers in element order.
+    pub(super) weights: [[u8; PIECE]; ROWS],
+    /// Scales of the blocks (32-weight formats), or one (K formats).
+    pub(super) d: [[f32; 8]; ROWS],
     /// Minima, likewise.
-    pub(super) m: [f32; 8 * ROWS],
-    /// `[16][ROWS]`: integer scales of groups, little-endian i32 (K formats).
-    pub(super) scales: [[u8; 4]; 16 * ROWS],
-    /// `[8][ROWS]`: what multiplies two consecutive sums of 16 activations, two i16 (K formats).
-    pub(super) per_sum: [[u8; 4]; 8 * ROWS],
+    pub(super) m: [[f32; 8]; ROWS],
+    /// Integer scales of groups (K formats).
+    pub(super) scales: [[i32; 16]; ROWS],
+    /// Integer minima of groups of 32 (K formats).
+    pub(super) mins: [[i16; 8]; ROWS],
 }
 
 impl Panel {
-    const ZERO: Self = Self {
-        weights: [[0; 4]; PIECE / 4 * ROWS],
-        d: [0.0; 8 * ROWS],
-        m: [0.0; 8 * ROWS],
-        scales: [[0; 4]; 16 * ROWS],
-        per_sum: [[0; 4]; 8 * ROWS],
+    pub(super) const ZERO: Self = Self {
+        weights: [[0; PIECE]; ROWS],
+        d: [[0.0; 8]; ROWS],
+        m: [[0.0; 8]; ROWS],
+        scales: [[0; 16]; ROWS],
+        mins: [[0; 8]; ROWS],
     };
-
-    /// Places 32 consecutive integers of `row`, from column `32 · block` of the piece.
-    #[inline(always)]
-    pub(super) fn place(&mut self, row: usize, block: usize, integers: &[u8; 32]) {
-        let (quads, _) = integers.as_chunks::<4>();
-        let to = &mut self.weights[8 * block * ROWS..][..8 * ROWS];
-        for (quad, to) in quads.iter().zip(to.chunks_exact_mut(ROWS)) {
-            to[row] = *quad;
-        }
-    }
 }
+
+/// The F32 chains of some slabs, `[slabs][ROWS]`.
+pub(super) type Chains = [[Sixteen<f32>; ROWS]];
 
 /// What a quant format does in a panel.
 pub(super) trait PanelFormat {
@@ -60,110 +61,127 @@ pub(super) trait PanelFormat {
     /// Unpacks block `b` of the piece into row `row`.
     fn place<S: Lanes>(s: S, block: &Self::Block, panel: &mut Panel, row: usize, b: usize);
 
-    /// Takes the chain steps of columns `first .. first + columns` (a piece) for `V` vectors of rows
-    /// from vector `v` and `T` tokens; `acc[t]` is `[ROWS]`.
-    fn advance<S: Lanes, const V: usize, const T: usize>(
+    /// Takes the chain steps of a piece for `R` rows from `row` and `V` slabs.
+    fn advance<S: Lanes, const R: usize, const V: usize>(
         s: S,
         panel: &Panel,
-        v: usize,
-        x: [Piece<'_>; T],
-        acc: &mut [[f32; ROWS]],
+        row: usize,
+        x: [Slab<'_>; V],
+        chains: &mut Chains,
     );
-}
-
-/// A token's activations in one piece of columns.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Piece<'a> {
-    /// `[columns]`
-    pub(super) q: &'a [i8],
-    /// One for each activation group.
-    pub(super) scales: &'a [f32],
-    /// `[columns / 16]`
-    pub(super) sums: &'a [i16],
-}
-
-impl<'a> Piece<'a> {
-    #[inline(always)]
-    fn of(row: QuantizedRow<'a>, first: usize, columns: usize, group: usize) -> Self {
-        Self {
-            q: &row.q[first..first + columns],
-            scales: &row.scales[first / group..(first + columns) / group],
-            sums: &row.sums[first / 16..(first + columns) / 16],
-        }
-    }
-
-    const EMPTY: Self = Self {
-        q: &[],
-        scales: &[],
-        sums: &[],
-    };
 }
 
 /// Fills a tile, panel after panel.
 #[inline(always)]
-pub(super) fn fill<F: PanelFormat, S: Lanes>(s: S, tile: Tile<'_, '_>, x: &QuantizedRows) {
-    let width = F::Block::FORMAT.block_weights();
+pub(super) fn fill<F: PanelFormat, S: Lanes>(s: S, mut tile: Tile<'_, '_>, x: &Slabs) {
     let mut panel = Panel::ZERO;
-    let mut chains = [[0.0; ROWS]; BATCH];
+    let mut chains = [[Sixteen([0.0; 16]); ROWS]; BATCH];
     let range = tile.out.range();
+    let slabs = tile.tokens.div_ceil(slabs::TOKENS);
     for first_row in range.clone().step_by(ROWS) {
         let rows = first_row..(first_row + ROWS).min(range.end);
-        for first_token in (0..tile.tokens).step_by(BATCH) {
-            let tokens = first_token..(first_token + BATCH).min(tile.tokens);
-            let chains = &mut chains[..tokens.len()];
-            chains.fill([0.0; ROWS]);
+        for first_slab in (0..slabs).step_by(BATCH) {
+            let chains = &mut chains[..BATCH.min(slabs - first_slab)];
+            chains.fill([Sixteen([0.0; 16]); ROWS]);
             for first in (0..tile.weights.cols).step_by(PIECE) {
-                let columns = PIECE.min(tile.weights.cols - first);
-                for row in 0..ROWS {
-                    let bytes = tile.weights.row((rows.start + row).min(rows.end - 1));
-                    let blocks = &blocks::<F::Block>(bytes)[first / width..][..columns / width];
-                    for (b, block) in blocks.iter().enumerate() {
-                        F::place(s, block, &mut panel, row, b);
-                    }
-                }
-                advance_all::<F, S>(s, &panel, x, (tokens.start, first, columns), chains);
+                let columns = first..(first + PIECE).min(tile.weights.cols);
+                unpack::<F, S>(s, tile.weights, &rows, &columns, &mut panel);
+                let used = rows.len().next_multiple_of(16);
+                advance_all::<F, S>(s, (&panel, used), (x, first_slab), &columns, chains);
             }
-            for (token, chain) in tokens.zip(chains) {
-                let out = tile.out.row(token, rows.clone());
-                out.copy_from_slice(&chain[..out.len()]);
+            for (i, chains) in chains.iter().enumerate() {
+                write(
+                    s,
+                    chains,
+                    &rows,
+                    (first_slab + i) * slabs::TOKENS,
+                    &mut tile,
+                );
             }
         }
     }
 }
 
-/// One piece of columns for all tokens of a batch.
+/// Unpacks columns `columns` of `rows`, the last row standing in for those that are missing, and
+/// asks for the columns after them.
+#[inline(always)]
+fn unpack<F: PanelFormat, S: Lanes>(
+    s: S,
+    weights: Weights<'_>,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    panel: &mut Panel,
+) {
+    let width = F::Block::FORMAT.block_weights();
+    let piece = PIECE / width * size_of::<F::Block>();
+    for row in 0..rows.len().next_multiple_of(16) {
+        let bytes = weights.row((rows.start + row).min(rows.end - 1));
+        let present = &blocks::<F::Block>(bytes)[columns.start / width..columns.end / width];
+        let next = (columns.start / PIECE + 1) * piece;
+        for line in 0..piece.div_ceil(64) {
+            s.prefetch(bytes, next + 64 * line);
+        }
+        for (b, block) in present.iter().enumerate() {
+            F::place(s, block, panel, row, b);
+        }
+    }
+}
+
+/// One piece of columns for all slabs of a batch.
 #[inline(always)]
 fn advance_all<F: PanelFormat, S: Lanes>(
     s: S,
-    panel: &Panel,
-    x: &QuantizedRows,
-    (token, first, columns): (usize, usize, usize),
-    chains: &mut [[f32; ROWS]],
+    (panel, rows): (&Panel, usize),
+    (x, first): (&Slabs, usize),
+    columns: &Range<usize>,
+    chains: &mut Chains,
 ) {
-    let group = F::Block::FORMAT.block_weights();
-    macro_rules! tokens {
-        ($count:literal, $done:ident) => {
-            while chains.len() - $done >= $count {
-                let mut pieces = [Piece::EMPTY; $count];
-                for t in 0..$count {
-                    pieces[t] = Piece::of(x.row(token + $done + t), first, columns, group);
+    let mut done = 0;
+    macro_rules! slabs {
+        ($rows:literal, $slabs:literal) => {
+            while chains.len() - done >= $slabs {
+                let mut slabs = [x.slab(first + done, columns.clone()); $slabs];
+                for (v, slab) in slabs.iter_mut().enumerate() {
+                    *slab = x.slab(first + done + v, columns.clone());
                 }
-                let acc = &mut chains[$done..$done + $count];
-                if S::LANES == 16 {
-                    F::advance::<S, 2, $count>(s, panel, 0, pieces, acc);
-                } else {
-                    for v in 0..ROWS / S::LANES {
-                        F::advance::<S, 1, $count>(s, panel, v, pieces, acc);
-                    }
+                let chains = &mut chains[done..done + $slabs];
+                for row in (0..rows).step_by($rows) {
+                    F::advance::<S, $rows, $slabs>(s, panel, row, slabs, chains);
                 }
-                $done += $count;
+                done += $slabs;
             }
         };
     }
-    let mut done = 0;
-    if S::LANES == 16 {
-        tokens!(6, done);
+    if S::WIDE {
+        slabs!(4, 4);
+        slabs!(16, 1);
+    } else {
+        slabs!(4, 1);
     }
-    tokens!(4, done);
-    tokens!(1, done);
+}
+
+/// Writes a slab's finished chains to its rows of the output, those that exist.
+#[inline(always)]
+pub(super) fn write<S: Lanes>(
+    s: S,
+    chains: &[Sixteen<f32>; ROWS],
+    rows: &Range<usize>,
+    first_token: usize,
+    tile: &mut Tile<'_, '_>,
+) {
+    let tokens = first_token..(first_token + slabs::TOKENS).min(tile.tokens);
+    for (half, chains) in chains.chunks_exact(16).enumerate() {
+        let first_row = rows.start + 16 * half;
+        if first_row >= rows.end {
+            break;
+        }
+        let columns = first_row..(first_row + 16).min(rows.end);
+        let mut vectors = [s.zero(); 16];
+        for i in 0..16 {
+            vectors[i] = s.load(&chains[i].0);
+        }
+        for (token, vector) in tokens.clone().zip(s.transpose(vectors)) {
+            s.store_partial(vector, tile.out.row(token, columns.clone()));
+        }
+    }
 }

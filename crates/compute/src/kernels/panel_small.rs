@@ -2,12 +2,18 @@
 
 use std::marker::PhantomData;
 
-use super::panel::{PIECE, Panel, PanelFormat, Piece, ROWS};
+use super::panel::{Chains, PIECE, Panel, PanelFormat};
 use super::rows_small::SmallFormat;
-use crate::simd::Lanes;
+use super::slabs::Slab;
+use crate::simd::{Lanes, Stored};
 
 /// A 32-weight format in panels.
 pub(super) struct Small<F>(PhantomData<F>);
+
+impl<F: SmallFormat> Stored for Small<F> {
+    const LARGEST: i32 = F::LARGEST;
+    const SIGNED: bool = F::SIGNED;
+}
 
 impl<F: SmallFormat> PanelFormat for Small<F> {
     type Block = F;
@@ -20,77 +26,59 @@ impl<F: SmallFormat> PanelFormat for Small<F> {
                 *byte = byte.wrapping_add(S::SIGNED_BIAS);
             }
         }
-        panel.place(row, b, &integers);
-        panel.d[b * ROWS + row] = s.widen_one(block.scale().0);
+        panel.weights[row].as_chunks_mut::<32>().0[b] = integers;
+        panel.d[row][b] = s.widen_one(block.scale().0);
         if F::MINIMUM {
-            panel.m[b * ROWS + row] = s.widen_one(block.minimum().0);
+            panel.m[row][b] = s.widen_one(block.minimum().0);
         }
     }
 
     #[inline(always)]
-    fn advance<S: Lanes, const V: usize, const T: usize>(
+    fn advance<S: Lanes, const R: usize, const V: usize>(
         s: S,
         panel: &Panel,
-        v: usize,
-        x: [Piece<'_>; T],
-        acc: &mut [[f32; ROWS]],
+        row: usize,
+        x: [Slab<'_>; V],
+        chains: &mut Chains,
     ) {
         let blocks = x[0].scales.len();
-        assert!(blocks <= PIECE / 32 && acc.len() == T, "a piece of a batch");
-        let lane = |i: usize| (v + i) * S::LANES;
-        let mut chains = [[s.floats_splat(0.0); V]; T];
-        for t in 0..T {
-            for i in 0..V {
-                chains[t][i] = s.floats(&acc[t][lane(i)..]);
-            }
-        }
+        assert!(
+            blocks <= PIECE / 32 && chains.len() == V,
+            "a piece of V slabs"
+        );
+        let rows = &panel.weights[row..row + R];
+        let (d, m) = (&panel.d[row..row + R], &panel.m[row..row + R]);
         let offset = if F::SIGNED {
-            i32::from(S::SIGNED_BIAS)
+            i16::from(S::SIGNED_BIAS)
         } else {
             F::OFFSET
         };
         for b in 0..blocks {
-            let mut sums_x = [0; T];
-            let mut dots = [[s.ints_splat(0); V]; T];
-            for t in 0..T {
-                sums_x[t] = i32::from(x[t].sums[2 * b]) + i32::from(x[t].sums[2 * b + 1]);
-                dots[t] = [s.ints_splat(-offset * sums_x[t]); V];
-            }
-            let weights = &panel.weights[8 * b * ROWS..][..8 * ROWS];
-            for (k, weights) in weights.chunks_exact(ROWS).enumerate() {
-                let mut w = [s.ints_splat(0); V];
-                for i in 0..V {
-                    w[i] = s.ints(&weights[lane(i)..]);
-                }
-                for t in 0..T {
-                    let quad = x[t].q.as_chunks::<4>().0[8 * b + k].map(i8::cast_unsigned);
-                    for i in 0..V {
-                        dots[t][i] = if F::SIGNED {
-                            s.dot4_signed(dots[t][i], w[i], quad)
-                        } else {
-                            s.dot4(dots[t][i], w[i], quad)
-                        };
-                    }
+            let mut start = [s.i32_zero(); V];
+            let mut q = [&x[0].q.as_chunks::<8>().0[b]; V];
+            for v in 0..V {
+                q[v] = &x[v].q.as_chunks::<8>().0[b];
+                if offset != 0 {
+                    start[v] = s.dot2(start[v], &x[v].sums[b], [-offset; 2]);
                 }
             }
-            for i in 0..V {
-                let d = s.floats(&panel.d[b * ROWS + lane(i)..]);
-                let m = s.floats(&panel.m[b * ROWS + lane(i)..]);
-                for t in 0..T {
-                    let d_x = s.floats_splat(x[t].scales[b]);
-                    let sum = s.to_floats(dots[t][i]);
-                    let mut chain = s.floats_fma(s.floats_mul(d, d_x), sum, chains[t][i]);
+            let mut weights = [&rows[0].as_chunks::<4>().0.as_chunks::<8>().0[b]; R];
+            for r in 0..R {
+                weights[r] = &rows[r].as_chunks::<4>().0.as_chunks::<8>().0[b];
+            }
+            let dots = s.dots::<Self, 8, R, V>(start, weights, q);
+            for v in 0..V {
+                let d_x = s.load(&x[v].scales[b].0);
+                let sum_x = s.i32_to_f32(s.dot2(s.i32_zero(), &x[v].sums[b], [1; 2]));
+                for r in 0..R {
+                    let chain = &mut chains[v][row + r].0;
+                    let scale = s.mul(s.splat(d[r][b]), d_x);
+                    let mut acc = s.fma(scale, s.i32_to_f32(dots[r][v]), s.load(chain));
                     if F::MINIMUM {
-                        let sum_x = s.floats_splat(sums_x[t] as f32);
-                        chain = s.floats_fma(s.floats_mul(m, d_x), sum_x, chain);
+                        acc = s.fma(s.mul(s.splat(m[r][b]), d_x), sum_x, acc);
                     }
-                    chains[t][i] = chain;
+                    s.store(acc, chain);
                 }
-            }
-        }
-        for t in 0..T {
-            for i in 0..V {
-                s.floats_store(chains[t][i], &mut acc[t][lane(i)..]);
             }
         }
     }

@@ -5,6 +5,8 @@
 //! the 32-weight formats and 256 wide for the K formats. Sums of the q's stand beside them, so that
 //! minima and offsets cost nothing per weight.
 
+#[cfg(target_arch = "x86_64")]
+use super::slabs::Slabs;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Width of an activation group.
@@ -36,6 +38,9 @@ pub(crate) struct QuantizedRows {
     pub(crate) scales: Vec<f32>,
     /// `[rows, cols / 16]`: sums of 16 consecutive q.
     pub(crate) sums: Vec<i16>,
+    /// What stands for all of the above where the panel kernels will multiply.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) slabs: Slabs,
 }
 
 /// One quantised row.
@@ -58,17 +63,22 @@ impl QuantizedRows {
             q: Vec::with_capacity(max_values),
             scales: Vec::with_capacity(max_values / group.width()),
             sums: Vec::with_capacity(max_values / 16),
+            #[cfg(target_arch = "x86_64")]
+            slabs: Slabs::new(group),
         }
     }
 
-    /// Makes room for `max_values` values in all.
-    pub(crate) fn reserve(&mut self, max_values: usize) {
+    /// Makes room for `max_rows` rows of `cols` values.
+    pub(crate) fn reserve(&mut self, max_rows: usize, cols: usize) {
         fn grow<T>(data: &mut Vec<T>, capacity: usize) {
             data.reserve(capacity.saturating_sub(data.len()));
         }
+        let max_values = max_rows * cols;
         grow(&mut self.q, max_values);
         grow(&mut self.scales, max_values / self.group.width());
         grow(&mut self.sums, max_values / 16);
+        #[cfg(target_arch = "x86_64")]
+        self.slabs.reserve(max_rows, cols);
     }
 
     /// Sets the shape; contents are unspecified.

@@ -5,7 +5,7 @@ use std::arch::x86_64::__m256i;
 
 use super::quantized::QuantizedRow;
 use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, Half, blocks};
-use crate::simd::{IntSimd, Lanes};
+use crate::simd::IntSimd;
 
 /// What a K format is made of. With `products = Σ scale · Σ u·x` over groups and
 /// `sums = Σ per_sum · Σ₁₆ x`, both exact, a block takes one or two chain steps.
@@ -24,13 +24,6 @@ pub(super) trait KFormat: Block {
 
     /// The chain steps of one row, from the scales times the activations' scale.
     fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32;
-    /// The chain steps of a vector of rows.
-    fn chain_lanes<S: Lanes>(
-        s: S,
-        scales: (S::Floats, S::Floats),
-        sums: (S::Ints, S::Ints),
-        acc: S::Floats,
-    ) -> S::Floats;
 }
 
 /// `[T][4]` dot products of four rows with `T` tokens.
@@ -72,19 +65,6 @@ fn affine_chain((d, dmin): (f32, f32), (products, minima): (i32, i32), acc: f32)
     (-dmin).mul_add(minima as f32, acc)
 }
 
-/// The same for a vector of rows.
-#[inline(always)]
-fn affine_chain_lanes<S: Lanes>(
-    s: S,
-    (d, dmin): (S::Floats, S::Floats),
-    (products, minima): (S::Ints, S::Ints),
-    acc: S::Floats,
-) -> S::Floats {
-    let acc = s.floats_fma(d, s.to_floats(products), acc);
-    let minus = s.floats_mul(dmin, s.floats_splat(-1.0));
-    s.floats_fma(minus, s.to_floats(minima), acc)
-}
-
 /// The eight scales and the eight minima of Q4_K and Q5_K, four bytes at a time: the same fields as
 /// `quant::BlockQ4K::scales_and_mins`, each pair of words little-endian.
 #[inline(always)]
@@ -122,16 +102,6 @@ macro_rules! affine {
         #[inline(always)]
         fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32 {
             affine_chain(scales, sums, acc)
-        }
-
-        #[inline(always)]
-        fn chain_lanes<S: Lanes>(
-            s: S,
-            scales: (S::Floats, S::Floats),
-            sums: (S::Ints, S::Ints),
-            acc: S::Floats,
-        ) -> S::Floats {
-            affine_chain_lanes(s, scales, sums, acc)
         }
     };
 }
@@ -218,16 +188,5 @@ impl KFormat for BlockQ6K {
     #[inline(always)]
     fn chain((d, _): (f32, f32), (products, sums): (i32, i32), acc: f32) -> f32 {
         d.mul_add((products - 32 * sums) as f32, acc)
-    }
-
-    #[inline(always)]
-    fn chain_lanes<S: Lanes>(
-        s: S,
-        (d, _): (S::Floats, S::Floats),
-        (products, sums): (S::Ints, S::Ints),
-        acc: S::Floats,
-    ) -> S::Floats {
-        let centred = s.mul_add_i32(products, sums, s.ints_splat(-32));
-        s.floats_fma(d, s.to_floats(centred), acc)
     }
 }

@@ -9,7 +9,9 @@ use crate::simd::IntSimd;
 /// What a 32-weight format is made of.
 pub(super) trait SmallFormat: Block {
     /// Subtracted from every unpacked integer.
-    const OFFSET: i32;
+    const OFFSET: i16;
+    /// The largest of them, where they are unsigned.
+    const LARGEST: i32;
     /// Whether the unpacked integers are signed bytes.
     const SIGNED: bool = false;
     /// Whether weights have a minimum beside the scale.
@@ -76,7 +78,7 @@ fn step<F: SmallFormat, S: IntSimd>(
             s.dot(s.zero_i32(), weights[r], q)
         };
     }
-    let sums = s.rows_sums(dots, F::OFFSET * sum_x);
+    let sums = s.rows_sums(dots, i32::from(F::OFFSET) * sum_x);
     let mut acc = s.rows_fma(s.rows_mul(scales, d_x), sums, acc);
     if F::MINIMUM {
         acc = s.rows_fma(s.rows_mul(minima, d_x), s.rows_splat(sum_x as f32), acc);
@@ -85,7 +87,8 @@ fn step<F: SmallFormat, S: IntSimd>(
 }
 
 impl SmallFormat for BlockQ8_0 {
-    const OFFSET: i32 = 0;
+    const OFFSET: i16 = 0;
+    const LARGEST: i32 = 127;
     const SIGNED: bool = true;
 
     #[inline(always)]
@@ -100,7 +103,8 @@ impl SmallFormat for BlockQ8_0 {
 }
 
 impl SmallFormat for BlockQ4_0 {
-    const OFFSET: i32 = 8;
+    const OFFSET: i16 = 8;
+    const LARGEST: i32 = 15;
 
     #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
@@ -114,7 +118,8 @@ impl SmallFormat for BlockQ4_0 {
 }
 
 impl SmallFormat for BlockQ4_1 {
-    const OFFSET: i32 = 0;
+    const OFFSET: i16 = 0;
+    const LARGEST: i32 = 15;
     const MINIMUM: bool = true;
 
     #[inline(always)]
@@ -134,7 +139,8 @@ impl SmallFormat for BlockQ4_1 {
 }
 
 impl SmallFormat for BlockQ5_0 {
-    const OFFSET: i32 = 16;
+    const OFFSET: i16 = 16;
+    const LARGEST: i32 = 31;
 
     #[inline(always)]
     fn integers<S: IntSimd>(&self, s: S) -> __m256i {
@@ -151,7 +157,8 @@ impl SmallFormat for BlockQ5_0 {
 }
 
 impl SmallFormat for BlockQ5_1 {
-    const OFFSET: i32 = 0;
+    const OFFSET: i16 = 0;
+    const LARGEST: i32 = 31;
     const MINIMUM: bool = true;
 
     #[inline(always)]

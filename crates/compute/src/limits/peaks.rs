@@ -76,7 +76,8 @@ impl Route {
             (Isa::Avx2, Operand::Int8) => Some(Self::PairwiseDot256),
             (Isa::Avx2, Operand::F32) => Some(Self::Fma256),
             (Isa::Avx512, Operand::Int8) => Some(Self::Dot512),
-            (Isa::Avx512, Operand::F32) => Some(Self::Fma512),
+            (Isa::Amx, Operand::Int8) => Some(Self::AmxInt8),
+            (Isa::Avx512 | Isa::Amx, Operand::F32) => Some(Self::Fma512),
         }
     }
 

@@ -7,6 +7,8 @@
 mod amx;
 
 use crate::limits::{Pattern, Route};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::tiles;
 
 /// A cache line of a private slice.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -53,8 +55,8 @@ pub(crate) fn is_available(route: Route) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         match route {
-            Route::AmxInt8 => amx::has_int8(),
-            Route::AmxBf16 => amx::has_bf16(),
+            Route::AmxInt8 => tiles::has_int8(),
+            Route::AmxBf16 => tiles::has_bf16(),
             Route::Dot512 => is_x86_feature_detected!("avx512vnni"),
             Route::Dot256 => {
                 is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")

@@ -24,14 +24,21 @@ pub(crate) mod limit_loops;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
+mod planes;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
+
+#[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use int256::IntSimd;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use lanes::Lanes;
+pub(crate) use lanes::{Lanes, Quad, Sixteen, Stored};
 pub(crate) use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tiles::Amx;
 
 /// Which instructions the kernels use. The results' bits do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,13 +49,19 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later).
     Avx512,
+    /// The same, and int8 products of AMX tiles where many tokens meet quantised weights (Sapphire
+    /// Rapids and later, where the system permits it).
+    Amx,
 }
 
 impl Isa {
+    /// All of them, slowest first.
+    const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+
     /// The ISAs of this machine, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
+        Self::ALL
             .into_iter()
             .filter(|isa| isa.is_available())
             .collect()
@@ -69,18 +82,21 @@ impl Isa {
             Self::Avx2 => Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Amx::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Amx => false,
         }
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avx512` or `amx`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 }
@@ -95,7 +111,7 @@ impl FromStr for Isa {
     type Err = UnknownIsa;
 
     fn from_str(s: &str) -> Result<Self, UnknownIsa> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
+        Self::ALL
             .into_iter()
             .find(|isa| isa.name() == s)
             .ok_or_else(|| UnknownIsa {
@@ -106,7 +122,7 @@ impl FromStr for Isa {
 
 /// A name that is no [`Isa`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set {found:?}: expected scalar, avx2 or avx512")]
+#[error("unknown instruction set {found:?}: expected scalar, avx2, avx512 or amx")]
 pub struct UnknownIsa {
     found: String,
 }
@@ -132,11 +148,30 @@ where
             .expect("AVX2, checked at start")
             .vectorize(kernel),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Avx512::detect()
+        Isa::Avx512 | Isa::Amx => Avx512::detect()
             .expect("AVX-512, checked at start")
             .vectorize(kernel),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512 => panic!("{isa} is not an instruction set of this machine"),
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => {
+            panic!("{isa} is not an instruction set of this machine")
+        }
+    }
+}
+
+/// Runs a kernel that needs vector instructions.
+///
+/// # Panics
+/// If `isa` has none, or this machine lacks them.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_x86<O, K: KernelX86<O>>(isa: Isa, kernel: K) -> O {
+    match isa {
+        Isa::Scalar => panic!("a vector kernel on {isa}"),
+        Isa::Avx2 => Avx2::detect()
+            .expect("AVX2, checked at start")
+            .vectorize(kernel),
+        Isa::Avx512 | Isa::Amx => Avx512::detect()
+            .expect("AVX-512, checked at start")
+            .vectorize(kernel),
     }
 }
 

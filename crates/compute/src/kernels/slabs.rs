@@ -1,0 +1,301 @@
+//! Quantised activations in slabs of sixteen tokens side by side: what the panel kernels multiply
+//! with. Written once for each input of matrix products, from its quantised rows.
+
+use std::ops::Range;
+
+use super::quantized::Group;
+use crate::pool::{Pool, Rows};
+use crate::simd::{Isa, Kernel, Lanes, Quad, Sixteen, dispatch_x86};
+
+/// Tokens of a slab.
+pub(crate) const TOKENS: usize = 16;
+
+/// Rows `[tokens, cols]` as slabs; the last one is padded with zeros.
+#[derive(Debug)]
+pub(crate) struct Slabs {
+    group: Group,
+    cols: usize,
+    /// `[slabs, cols / 4]`
+    q: Vec<Sixteen<Quad>>,
+    /// `[slabs, cols / group]`
+    scales: Vec<Sixteen<f32>>,
+    /// `[slabs, cols / 32]`: two sums of 16 consecutive integers.
+    sums: Vec<Sixteen<[i16; 2]>>,
+    /// `[slabs, cols / 64]`: two sums of 32 consecutive integers, for groups of 256.
+    wide_sums: Vec<Sixteen<[i16; 2]>>,
+}
+
+/// A range of columns of one slab.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slab<'a> {
+    /// `[columns / 4]`
+    pub(crate) q: &'a [Sixteen<Quad>],
+    /// `[columns / group]`
+    pub(crate) scales: &'a [Sixteen<f32>],
+    /// `[columns / 32]`
+    pub(crate) sums: &'a [Sixteen<[i16; 2]>],
+    /// `[columns / 64]`, for groups of 256.
+    pub(crate) wide_sums: &'a [Sixteen<[i16; 2]>],
+}
+
+impl Slabs {
+    pub(crate) const fn new(group: Group) -> Self {
+        Self {
+            group,
+            cols: 0,
+            q: Vec::new(),
+            scales: Vec::new(),
+            sums: Vec::new(),
+            wide_sums: Vec::new(),
+        }
+    }
+
+    /// Makes room for `tokens` rows of `cols` values.
+    pub(crate) fn reserve(&mut self, tokens: usize, cols: usize) {
+        fn grow<T>(data: &mut Vec<T>, capacity: usize) {
+            data.reserve(capacity.saturating_sub(data.len()));
+        }
+        let slabs = tokens.div_ceil(TOKENS);
+        grow(&mut self.q, slabs * cols / 4);
+        grow(&mut self.scales, slabs * cols / self.group.width());
+        grow(&mut self.sums, slabs * cols / 32);
+        if self.group == Group::K {
+            grow(&mut self.wide_sums, slabs * cols / 64);
+        }
+    }
+
+    /// Quantises rows `x: [tokens, cols]` by the rule of [`super::quantized`], split over the
+    /// threads.
+    ///
+    /// # Panics
+    /// If `cols` is not a multiple of the group's width.
+    pub(crate) fn quantize(&mut self, isa: Isa, pool: &mut Pool, x: &[f32], cols: usize) {
+        let (tokens, width) = (x.len() / cols, self.group.width());
+        assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
+        let slabs = tokens.div_ceil(TOKENS);
+        let wide = if self.group == Group::K { cols / 64 } else { 0 };
+        self.cols = cols;
+        self.q.resize(slabs * cols / 4, Sixteen([[0; 4]; TOKENS]));
+        self.scales
+            .resize(slabs * cols / width, Sixteen([0.0; TOKENS]));
+        self.sums
+            .resize(slabs * cols / 32, Sixteen([[0; 2]; TOKENS]));
+        self.wide_sums
+            .resize(slabs * wide, Sixteen([[0; 2]; TOKENS]));
+
+        let threads = pool.threads();
+        let q = Rows::new(&mut self.q, cols / 4, threads);
+        let scales = Rows::new(&mut self.scales, cols / width, threads);
+        let sums = Rows::new(&mut self.sums, cols / 32, threads);
+        let wide_sums = Rows::new(&mut self.wide_sums, wide.max(1), threads);
+        pool.run(&|thread| {
+            let (range, q) = q.take(thread);
+            let (_, scales) = scales.take(thread);
+            let (_, sums) = sums.take(thread);
+            let (_, wide_sums) = wide_sums.take(thread);
+            let end = tokens.min(range.end * TOKENS);
+            let kernel = Quantize {
+                cols,
+                width,
+                x: &x[range.start * TOKENS * cols..end * cols],
+                q,
+                scales,
+                sums,
+                wide_sums,
+            };
+            dispatch_x86(isa, kernel);
+        });
+    }
+
+    /// Columns `columns` (whole groups) of slab `slab`.
+    #[inline(always)]
+    pub(crate) fn slab(&self, slab: usize, columns: Range<usize>) -> Slab<'_> {
+        let part = Part {
+            slab,
+            cols: self.cols,
+            columns,
+        };
+        Slab {
+            q: part.of(&self.q, 4),
+            scales: part.of(&self.scales, self.group.width()),
+            sums: part.of(&self.sums, 32),
+            wide_sums: match self.group {
+                Group::K => part.of(&self.wide_sums, 64),
+                Group::Small => &[],
+            },
+        }
+    }
+}
+
+/// Some columns of a slab.
+struct Part {
+    slab: usize,
+    cols: usize,
+    columns: Range<usize>,
+}
+
+impl Part {
+    /// Their share of data with one element for each `unit` columns.
+    #[inline(always)]
+    fn of<'a, T>(&self, data: &'a [T], unit: usize) -> &'a [T] {
+        let slab = &data[self.slab * (self.cols / unit)..];
+        &slab[self.columns.start / unit..self.columns.end / unit]
+    }
+}
+
+/// Rows of whole slabs (the last one's may be missing) and where they go.
+struct Quantize<'a> {
+    cols: usize,
+    width: usize,
+    x: &'a [f32],
+    q: &'a mut [Sixteen<Quad>],
+    scales: &'a mut [Sixteen<f32>],
+    sums: &'a mut [Sixteen<[i16; 2]>],
+    wide_sums: &'a mut [Sixteen<[i16; 2]>],
+}
+
+impl<S: Lanes> Kernel<S> for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let groups = self.cols / self.width;
+        for (i, rows) in self.x.chunks(TOKENS * self.cols).enumerate() {
+            let q = self.q[i * groups * self.width / 4..].chunks_exact_mut(self.width / 4);
+            let sums = self.sums[i * groups * self.width / 32..].chunks_exact_mut(self.width / 32);
+            let scales = &mut self.scales[i * groups..][..groups];
+            for (group, ((q, sums), scales)) in q.zip(sums).zip(scales).enumerate() {
+                let mut columns = [[].as_slice(); TOKENS];
+                for (columns, row) in columns.iter_mut().zip(rows.chunks_exact(self.cols)) {
+                    *columns = &row[group * self.width..][..self.width];
+                }
+                quantize_group(s, &columns, Quantised { q, scales, sums });
+            }
+        }
+        for (wide, [first, second]) in self.wide_sums.iter_mut().zip(self.sums.as_chunks().0) {
+            for ((wide, first), second) in wide.0.iter_mut().zip(first.0).zip(second.0) {
+                *wide = [first[0] + first[1], second[0] + second[1]];
+            }
+        }
+    }
+}
+
+/// Where a group goes.
+struct Quantised<'a> {
+    q: &'a mut [Sixteen<Quad>],
+    scales: &'a mut Sixteen<f32>,
+    sums: &'a mut [Sixteen<[i16; 2]>],
+}
+
+/// One group of sixteen rows; a missing row is empty, and counts as zeros.
+#[inline(always)]
+fn quantize_group<S: Lanes>(
+    s: S,
+    rows: &[&[f32]; TOKENS],
+    Quantised { q, scales, sums }: Quantised<'_>,
+) {
+    let mut largest = [s.zero(); TOKENS];
+    for (largest, row) in largest.iter_mut().zip(rows) {
+        for x in row.as_chunks::<16>().0 {
+            *largest = s.max_of(*largest, s.abs(s.load(x)));
+        }
+    }
+    let mut amax = s.zero();
+    for lane in s.transpose(largest) {
+        amax = s.max_of(amax, lane);
+    }
+    let (tiny, full) = (s.splat(1e-30), s.splat(127.0));
+    let scale = s.select_lt(amax, tiny, s.zero(), s.div(amax, full));
+    s.store(scale, &mut scales.0);
+    let mut inverse = [0.0; TOKENS];
+    s.store(
+        s.select_lt(amax, tiny, s.zero(), s.div(full, amax)),
+        &mut inverse,
+    );
+
+    // Sixteen quads, or the eight of a group of 32.
+    for (i, q) in q.chunks_mut(16).enumerate() {
+        let mut lines = [[0_i8; 64]; TOKENS];
+        for token in 0..TOKENS {
+            let (line, _) = lines[token].as_chunks_mut::<16>();
+            let x = &rows[token].as_chunks::<16>().0;
+            let x = &x[(4 * i).min(x.len())..(4 * i + q.len() / 4).min(x.len())];
+            for (line, x) in line.iter_mut().zip(x) {
+                s.narrow_i8(s.mul(s.load(x), s.splat(inverse[token])), line);
+            }
+        }
+        let mut vectors = [s.zero(); TOKENS];
+        for token in 0..TOKENS {
+            vectors[token] = s.load_bytes(bytemuck::cast_ref(&lines[token]));
+        }
+        for (q, vector) in q.iter_mut().zip(s.transpose(vectors)) {
+            let mut lanes = [0.0; 16];
+            s.store(vector, &mut lanes);
+            q.0 = bytemuck::cast(lanes);
+        }
+        for (q, sums) in q.as_chunks::<8>().0.iter().zip(&mut sums[2 * i..]) {
+            let (halves, _) = q.as_chunks::<4>();
+            sums.0 = s.sums(&halves[0], &halves[1]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::quantized::{self, QuantizedRows};
+
+    #[test]
+    fn a_slab_holds_what_the_rows_hold() {
+        for (group, cols) in [(Group::Small, 32), (Group::Small, 160), (Group::K, 512)] {
+            for tokens in [1, 15, 16, 33] {
+                let x: Vec<f32> = (0..tokens * cols)
+                    .map(|i| (i * 37 % 101) as f32 - 50.0)
+                    .collect();
+                let mut rows = QuantizedRows::with_capacity(group, 0);
+                rows.resize(tokens, cols);
+                quantized::quantize(
+                    Isa::Scalar,
+                    group,
+                    &x,
+                    &mut rows.q,
+                    &mut rows.scales,
+                    &mut rows.sums,
+                );
+                for isa in Isa::available() {
+                    if isa == Isa::Scalar {
+                        continue;
+                    }
+                    let mut slabs = Slabs::new(group);
+                    // What an earlier, larger input left behind.
+                    slabs.quantize(isa, &mut Pool::new(1), &vec![1.0; 64 * cols], cols);
+                    slabs.quantize(isa, &mut Pool::new(2), &x, cols);
+                    for token in 0..tokens.next_multiple_of(TOKENS) {
+                        let slab = slabs.slab(token / TOKENS, 0..cols);
+                        let lane = token % TOKENS;
+                        let row = (token < tokens).then(|| rows.row(token));
+                        for k in 0..cols {
+                            let expected = row.map_or(0, |row| row.q[k]);
+                            assert_eq!(slab.q[k / 4].0[lane][k % 4], expected, "{isa}");
+                        }
+                        for (i, scale) in slab.scales.iter().enumerate() {
+                            assert_eq!(scale.0[lane], row.map_or(0.0, |row| row.scales[i]));
+                        }
+                        let sum = |i: usize| row.map_or(0, |row| row.sums[i]);
+                        for (i, sums) in slab.sums.iter().enumerate() {
+                            assert_eq!(sums.0[lane], [sum(2 * i), sum(2 * i + 1)]);
+                        }
+                        assert_eq!(
+                            slab.wide_sums.len(),
+                            if group == Group::K { cols / 64 } else { 0 }
+                        );
+                        for (i, sums) in slab.wide_sums.iter().enumerate() {
+                            let wide = [0, 2].map(|j| sum(4 * i + j) + sum(4 * i + j + 1));
+                            assert_eq!(sums.0[lane], wide);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Tile products of the K formats: the integer scales are multiplied into the weights when they are
+//! unpacked, as two signed bytes each, so that a block of 256 columns is two results.
+
+use super::panel::{Chains, ROWS};
+use super::panel_k::{Large, PanelK};
+use super::tiles::{Scratch, Step, TILE, TileFormat};
+use crate::simd::tiles::Tiles;
+use crate::simd::{Avx512, IntSimd, Lanes, Simd};
+
+/// A piece of a panel, unpacked.
+#[repr(C, align(64))]
+pub(super) struct LargePanel {
+    /// `[tiles][low, high][rows]`: parts of integer times scale, in element order.
+    products: [[[[i8; 256]; TILE]; 2]; ROWS / TILE],
+    /// Scales.
+    d: [f32; ROWS],
+    /// Scales of minima, negated.
+    m: [f32; ROWS],
+    /// Integer minima of groups of 32.
+    mins: [[[i16; 2]; 4]; ROWS],
+}
+
+impl<F: PanelK> TileFormat<64> for Large<F> {
+    type Block = F;
+    type Panel = LargePanel;
+    const EMPTY: LargePanel = LargePanel {
+        products: [[[[0; 256]; TILE]; 2]; ROWS / TILE],
+        d: [0.0; ROWS],
+        m: [0.0; ROWS],
+        mins: [[[0; 2]; 4]; ROWS],
+    };
+    const COLUMNS: usize = 256;
+
+    #[inline(always)]
+    fn place(s: Avx512, block: &F, panel: &mut LargePanel, row: usize, _: usize) {
+        let [low, high] = &mut panel.products[row / TILE];
+        let (low, _) = low[row % TILE].as_chunks_mut::<32>();
+        let (high, _) = high[row % TILE].as_chunks_mut::<32>();
+        let scales = s.scale_bytes(block.scales(s));
+        for (g, weights) in block.weights(s).into_iter().enumerate() {
+            let to = [&mut low[g], &mut high[g]];
+            if F::LARGEST <= 15 {
+                s.small_products(weights, scales[2 * g], to);
+            } else {
+                s.wide_products(weights, F::OFFSET as i8, (&scales, g), to);
+            }
+        }
+        let (d, dmin) = block.d_and_dmin();
+        panel.d[row] = s.widen_one(d.0);
+        if F::MINIMUM {
+            // −(dmin · d_x) = (−dmin) · d_x
+            panel.m[row] = -s.widen_one(dmin.0);
+            panel.mins[row] = bytemuck::cast(s.every_second(block.per_sum(s)));
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<const SLABS: usize>(
+        tiles: &Tiles<64>,
+        panel: &LargePanel,
+        step: &Step<'_, SLABS>,
+        out: &mut Scratch,
+    ) {
+        let mut q = [&step.x[0].q.as_chunks::<64>().0[0]; SLABS];
+        for v in 1..SLABS {
+            q[v] = &step.x[v].q.as_chunks::<64>().0[0];
+        }
+        let [low, high] = &panel.products[step.tile];
+        let (out, _) = out.as_chunks_mut::<2>();
+        tiles.piece([low, high], q, &mut out.as_chunks_mut::<SLABS>().0[0]);
+    }
+
+    #[inline(always)]
+    fn advance<const SLABS: usize>(
+        s: Avx512,
+        panel: &LargePanel,
+        step: &Step<'_, SLABS>,
+        sums: &Scratch,
+        chains: &mut Chains,
+    ) {
+        let rows = TILE * step.tile..TILE * (step.tile + 1);
+        let d = &panel.d[rows.clone()].as_chunks::<TILE>().0[0];
+        let m = &panel.m[rows.clone()].as_chunks::<TILE>().0[0];
+        let mins = &panel.mins[rows.clone()].as_chunks::<TILE>().0[0];
+        for v in 0..SLABS {
+            let chains = &mut chains[step.first + v][rows.clone()];
+            let chains = &mut chains.as_chunks_mut::<TILE>().0[0];
+            let sum_x = &step.x[v].wide_sums;
+            let d_x = s.load(&step.x[v].scales[0].0);
+            let [low, high] = &sums.as_chunks::<2>().0[v];
+            for r in 0..TILE {
+                let products = if F::LARGEST <= 15 {
+                    s.join::<3>(&low[r], &high[r])
+                } else {
+                    s.join::<7>(&low[r], &high[r])
+                };
+                let scale = s.mul(s.splat(d[r]), d_x);
+                let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
+                if F::MINIMUM {
+                    let mut minima = s.i32_zero();
+                    for g in 0..4 {
+                        minima = s.dot2(minima, &sum_x[g], mins[r][g]);
+                    }
+                    let scale = s.mul(s.splat(m[r]), d_x);
+                    acc = s.fma(scale, s.i32_to_f32(minima), acc);
+                }
+                s.store(acc, &mut chains[r].0);
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! AMX: products of int8 tiles, exact in i32, beside the vector instructions of AVX-512.
+//!
+//! By inline assembly, since the intrinsics are unstable. Tiles 0 to 3 are results, 4 and 5 weights,
+//! 6 and 7 activations; nothing but the configuration lives from one call to the next.
+//! Source: Intel 64 and IA-32 manuals, volume 1 chapter 18; Linux `Documentation/arch/x86/xstate.rst`.
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use super::{Avx512, Quad, Sixteen};
+
+/// CPUID leaf 7, register EDX.
+const BF16: u32 = 1 << 22;
+const TILE: u32 = 1 << 24;
+const INT8: u32 = 1 << 25;
+
+pub(super) fn has_int8() -> bool {
+    features() & (INT8 | TILE) == INT8 | TILE
+}
+
+pub(super) fn has_bf16() -> bool {
+    features() & (BF16 | TILE) == BF16 | TILE
+}
+
+/// The processor's AMX bits, or none where the system refuses the tile registers.
+fn features() -> u32 {
+    static FEATURES: OnceLock<u32> = OnceLock::new();
+    *FEATURES.get_or_init(|| {
+        let bits = if __cpuid_count(0, 0).eax >= 7 {
+            __cpuid_count(7, 0).edx
+        } else {
+            0
+        };
+        if bits & TILE != 0 && permitted() {
+            bits
+        } else {
+            0
+        }
+    })
+}
+
+/// Asks Linux for the tile data state, once for the whole process.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XFEATURE_XTILEDATA: i64 = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: this system call takes two integers and touches no memory of ours; the kernel
+    // clobbers rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// A tile configuration in memory, of palette 1.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Configuration {
+    /// Tiles of 16 × 64 bytes, but the operands' common dimension is `depth` bytes.
+    pub(super) const fn of_depth(depth: u8) -> Self {
+        let (row, quads) = (depth as u16, depth / 4);
+        Self {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [64, 64, 64, 64, row, row, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+            rows: [16, 16, 16, 16, 16, 16, quads, quads, 0, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+}
+
+/// Proof that this machine has AVX-512 as [`Avx512`] asks for, and AMX int8, and that the system
+/// lets this process use it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Amx {
+    vectors: Avx512,
+}
+
+/// Sums `[16 weight rows, 16 tokens]`.
+pub(crate) type Sums = [Sixteen<i32>; 16];
+
+/// Consecutive quads of a slab.
+pub(crate) type Quads<const QUADS: usize> = [Sixteen<Quad>; QUADS];
+
+impl Amx {
+    /// The token, where the machine has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        let vectors = Avx512::detect()?;
+        has_int8().then_some(Self { vectors })
+    }
+
+    /// The vector instructions beside the tiles.
+    pub(crate) fn vectors(self) -> Avx512 {
+        self.vectors
+    }
+
+    /// This thread's tiles for operands of 32 columns.
+    pub(crate) fn tiles_of_32(self) -> Tiles<32> {
+        static OF_32: Configuration = Configuration::of_depth(32);
+        Tiles::new(&OF_32)
+    }
+
+    /// This thread's tiles for operands of 64 columns.
+    pub(crate) fn tiles_of_64(self) -> Tiles<64> {
+        static OF_64: Configuration = Configuration::of_depth(64);
+        Tiles::new(&OF_64)
+    }
+}
+
+/// The tile registers of this thread, configured for operands of `DEPTH` columns until dropped.
+/// There is one at a time.
+#[derive(Debug)]
+pub(crate) struct Tiles<const DEPTH: usize> {
+    /// The configuration belongs to the thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl<const DEPTH: usize> Tiles<DEPTH> {
+    /// For [`Amx`] alone, whose existence proves the instructions.
+    fn new(configuration: &'static Configuration) -> Self {
+        // SAFETY: an `Amx` exists, so the instruction is there and permitted; it reads the 64 bytes
+        // of the configuration.
+        unsafe {
+            asm!("ldtilecfg [{0}]", in(reg) configuration, options(nostack, readonly));
+        }
+        Self {
+            thread: PhantomData,
+        }
+    }
+}
+
+impl<const DEPTH: usize> Drop for Tiles<DEPTH> {
+    fn drop(&mut self) {
+        // SAFETY: as in `new`; without it the system would save 8 KB at every switch of threads.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+impl Tiles<32> {
+    /// Products of 16 weight rows with one or two slabs over 32 columns.
+    #[inline(always)]
+    pub(crate) fn block<const SLABS: usize>(
+        &self,
+        weights: &[[i8; 32]; 16],
+        x: [&Quads<8>; SLABS],
+        out: &mut [Sums; SLABS],
+    ) {
+        const { assert!(SLABS == 1 || SLABS == 2) };
+        if SLABS == 1 {
+            // SAFETY: `self` says that tiles are configured: 4 as 16 rows of 32 bytes, 6 as 8 rows
+            // of 64, 0 as 16 rows of 64, which is what the references are to.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tileloadd tmm4, [{weights} + {stride}]",
+                    "tileloadd tmm6, [{x} + 2 * {stride}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tilestored [{out} + 2 * {stride}], tmm0",
+                    weights = in(reg) weights,
+                    x = in(reg) x[0],
+                    out = in(reg) out,
+                    stride = in(reg) 32_usize,
+                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
+                    options(nostack),
+                );
+            }
+        } else {
+            // SAFETY: as above, tiles 1 and 7 as 0 and 6.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tileloadd tmm4, [{weights} + {stride}]",
+                    "tileloadd tmm6, [{x} + 2 * {stride}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{y} + 2 * {stride}]",
+                    "tdpbssd tmm1, tmm4, tmm7",
+                    "tilestored [{out} + 2 * {stride}], tmm0",
+                    "tilestored [{out} + 2 * {stride} + 1024], tmm1",
+                    weights = in(reg) weights,
+                    x = in(reg) x[0],
+                    y = in(reg) x[SLABS - 1],
+                    out = in(reg) out,
+                    stride = in(reg) 32_usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    }
+}
+
+/// 64 columns of [`Tiles::piece`], at these bytes of a row of weights and of a slab.
+macro_rules! one_slab {
+    ($column:literal, $quads:literal) => {
+        concat!(
+            "tileloadd tmm6, [{x} + {stride} + ",
+            $quads,
+            "]\n tileloadd tmm4, [{low} + 4 * {stride} + ",
+            $column,
+            "]\n tdpbssd tmm0, tmm4, tmm6\n tileloadd tmm5, [{high} + 4 * {stride} + ",
+            $column,
+            "]\n tdpbssd tmm1, tmm5, tmm6"
+        )
+    };
+}
+
+/// The same with a second slab.
+macro_rules! two_slabs {
+    ($column:literal, $quads:literal) => {
+        concat!(
+            one_slab!($column, $quads),
+            "\n tileloadd tmm7, [{y} + {stride} + ",
+            $quads,
+            "]\n tdpbssd tmm2, tmm4, tmm7\n tdpbssd tmm3, tmm5, tmm7"
+        )
+    };
+}
+
+impl Tiles<64> {
+    /// Products of 16 weight rows with one or two slabs over 256 columns, for two integers a
+    /// weight: `out[slab][integer]`.
+    #[inline(always)]
+    pub(crate) fn piece<const SLABS: usize>(
+        &self,
+        weights: [&[[i8; 256]; 16]; 2],
+        x: [&Quads<64>; SLABS],
+        out: &mut [[Sums; 2]; SLABS],
+    ) {
+        const { assert!(SLABS == 1 || SLABS == 2) };
+        if SLABS == 1 {
+            // SAFETY: `self` says that all tiles are configured as 16 rows of 64 bytes; the
+            // references are to four of them side by side (weights) or one after the other
+            // (activations), and to as many results as are stored.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    one_slab!(0, 0),
+                    one_slab!(64, 1024),
+                    one_slab!(128, 2048),
+                    one_slab!(192, 3072),
+                    "tilestored [{out} + {stride}], tmm0",
+                    "tilestored [{out} + {stride} + 1024], tmm1",
+                    low = in(reg) weights[0],
+                    high = in(reg) weights[1],
+                    x = in(reg) x[0],
+                    out = in(reg) out,
+                    stride = in(reg) 64_usize,
+                    out("tmm0") _, out("tmm1") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                    options(nostack),
+                );
+            }
+        } else {
+            // SAFETY: as above.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    two_slabs!(0, 0),
+                    two_slabs!(64, 1024),
+                    two_slabs!(128, 2048),
+                    two_slabs!(192, 3072),
+                    "tilestored [{out} + {stride}], tmm0",
+                    "tilestored [{out} + {stride} + 1024], tmm1",
+                    "tilestored [{out} + {stride} + 2048], tmm2",
+                    "tilestored [{out} + {stride} + 3072], tmm3",
+                    low = in(reg) weights[0],
+                    high = in(reg) weights[1],
+                    x = in(reg) x[0],
+                    y = in(reg) x[SLABS - 1],
+                    out = in(reg) out,
+                    stride = in(reg) 64_usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    }
+}
