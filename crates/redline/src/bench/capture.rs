@@ -79,8 +79,8 @@ pub(crate) fn peaks(context: &Context) -> anyhow::Result<Peaks> {
     let threads = context.config.threads.get();
     let options = LimitsOptions {
         threads: vec![threads],
-        passes: 5,
-        pass: Duration::from_millis(50),
+        passes: 3,
+        pass: Duration::from_millis(30),
         // Bandwidth is measured by the launches, over as many bytes as the model has.
         working_set_bytes: Some(threads << 14),
     };

@@ -3,9 +3,11 @@
 //!
 //! A replicate is a launch: [`capture`] starts this program again as [`worker`] and keeps every
 //! sample; [`cost`] knows what a test must read and compute; [`report`] is a pure function of both.
+//! Of the kernels, one by one: [`kernels`].
 
 pub(crate) mod capture;
 pub(crate) mod cost;
+pub(crate) mod kernels;
 pub(crate) mod report;
 pub(crate) mod selection;
 mod table;

@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use redline_gguf::Gguf;
 use redline_model::Properties;
 
-use crate::bench::capture::{self, Job};
+use crate::bench::capture::Job;
 use crate::bench::cost::Cost;
 use crate::bench::report::{self, Build, Report, Subject, Surroundings};
 use crate::bench::selection::TestArgs;
+use crate::bench::{self, capture};
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::environment::Environment;
@@ -28,6 +29,12 @@ pub(crate) struct Args {
     /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
     #[arg(default_value = models::SYNTHETIC_DEFAULT)]
     model: String,
+    /// What to measure: a model, or each kernel by itself
+    #[arg(long, value_enum, default_value_t = Suite::Model)]
+    suite: Suite,
+    /// Only kernels whose name holds one of these: `q4_k`, `attention`, `m512`
+    #[arg(long, value_name = "TEXT,…")]
+    filter: Option<String>,
     #[command(flatten)]
     tests: TestArgs,
     /// Process launches, each a replicate
@@ -38,6 +45,13 @@ pub(crate) struct Args {
     output: Form,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    Model,
+    Kernels,
 }
 
 /// Forms of a result.
@@ -57,6 +71,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     if args.repetitions == 0 {
         return Err(Usage("-r must be at least 1, found 0".into()).into());
     }
+    if args.suite == Suite::Kernels {
+        return kernels(args, context);
+    }
+    if args.filter.is_some() {
+        return Err(Usage("--filter chooses kernels: give --suite kernels too".into()).into());
+    }
     let resolved = models::resolve(Some(&args.model), context)?;
     let file = session::open(&resolved)?;
     let gguf = session::parse(&file, &resolved)?;
@@ -65,11 +85,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         test.check(&resolved.name, properties.context_length)?;
     }
     let environment = Environment::detect();
-    if let Some(load) = environment.load_average_1m.filter(|load| *load > 0.5) {
-        output::note(&format!(
-            "the machine is not idle (load average {load:.1}): figures will suffer"
-        ));
-    }
+    note_load(&environment);
     read_once(&resolved)?;
     let peaks = capture::peaks(context)?;
     let job = Job {
@@ -89,25 +105,45 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             build: build(),
         },
     );
-    print(
-        &report,
-        if context.json {
-            Form::Json
-        } else {
-            args.output
-        },
-    )?;
+    match form(args, context) {
+        Form::Md => output::text(&report.markdown()),
+        Form::Json => output::json(&report),
+        Form::Csv => output::text(&report.csv()),
+    }?;
     if report.correct {
         return Ok(());
     }
     Err(Incorrect("the launches put out different tokens or logits".into()).into())
 }
 
-fn print(report: &Report, form: Form) -> anyhow::Result<()> {
-    match form {
+/// Times each kernel, and prints.
+fn kernels(args: &Args, context: &Context) -> anyhow::Result<()> {
+    note_load(&Environment::detect());
+    let report = bench::kernels::run(args.filter.as_deref(), context)?;
+    match form(args, context) {
         Form::Md => output::text(&report.markdown()),
-        Form::Json => output::json(report),
+        Form::Json => output::json(&report),
         Form::Csv => output::text(&report.csv()),
+    }?;
+    if report.correct {
+        return Ok(());
+    }
+    Err(Incorrect("a kernel's output differs from the scalar code's".into()).into())
+}
+
+fn note_load(environment: &Environment) {
+    if let Some(load) = environment.load_average_1m.filter(|load| *load > 0.5) {
+        output::note(&format!(
+            "the machine is not idle (load average {load:.1}): figures will suffer"
+        ));
+    }
+}
+
+fn form(args: &Args, context: &Context) -> Form {
+    if context.json {
+        Form::Json
+    } else {
+        args.output
     }
 }
 

@@ -146,3 +146,41 @@ fn the_table_flags_synthetic_weights() {
     );
     assert!(outcome.stderr.contains("launch 1 of 1: tg4"), "{outcome:?}");
 }
+
+#[test]
+fn every_kind_of_kernel_is_checked_and_timed() {
+    let filter = "matmul q5_0 896x4864 m32,attention f16 14/2 heads of 64 m1 d128,\
+        norm rms f32 3072 m1,append_kv f16 3072 m1,gated silu f32 3072 m1,rope neox f32 3072 m1,\
+        embed q8_0 3072 m1";
+    let flags = ["bench", "--suite", "kernels", "-t", "1", "--filter"];
+    let json = redline(&[&flags as &[&str], &[filter, "-o", "json"]].concat()).json();
+    assert_eq!(json["correct"], true);
+    let entries = json["entries"].as_array().unwrap();
+    let verbs: std::collections::BTreeSet<&str> = entries
+        .iter()
+        .map(|entry| entry["verb"].as_str().unwrap())
+        .collect();
+    assert_eq!(verbs.len(), 7, "{verbs:?}");
+    for entry in entries {
+        assert!(
+            entry["gigabytes_per_second"].as_f64().unwrap() > 0.0,
+            "{entry}"
+        );
+        assert!(
+            entry["samples_ns"].as_array().unwrap().len() == 5,
+            "{entry}"
+        );
+        assert_eq!(entry["output_hash"].as_str().unwrap().len(), 16, "{entry}");
+    }
+    let none = redline(&["bench", "--suite", "kernels", "--filter", "matmul q9"]);
+    assert!(none.stderr.contains("\"matmul q9\""), "{none:?}");
+    let lost = redline(&["bench", "synth:tiny-llama", "--filter", "norm"]);
+    assert_eq!(lost.code, Some(2), "{lost:?}");
+}
+
+#[test]
+fn one_probe_of_the_read_bandwidth() {
+    let json = redline(&["limits", "--read", "1048576", "-t", "1", "--json"]).json();
+    assert_eq!(json["working_set_bytes"], 1 << 20);
+    assert!(json["bytes_per_second"].as_f64().unwrap() > 1e6, "{json}");
+}

@@ -1,0 +1,123 @@
+//! Which cases there are.
+
+use redline_compute::{Activation, Format, RopeStyle};
+
+use super::attention::Heads;
+use super::rows::Verb;
+use super::{Case, Kind, matmul};
+
+/// `[rows, cols]` of matrices of real models: Phi-3-mini's fused queries, keys and values, and the
+/// down projection of Qwen2.5-0.5B. Every format has whole blocks in both.
+const MATRICES: [(usize, usize); 2] = [(9216, 3072), (896, 4864)];
+/// Tokens of a decode step, of small batches, of a prompt.
+const FEW_TOKENS: [usize; 4] = [1, 2, 4, 8];
+const MANY_TOKENS: [usize; 3] = [32, 128, 512];
+const DEPTHS: [usize; 3] = [128, 1024, 4096];
+/// Attention of Qwen2.5-0.5B and of Phi-3-mini.
+const HEADS: [Heads; 2] = [
+    Heads {
+        heads: 14,
+        kv_heads: 2,
+        head_dim: 64,
+    },
+    Heads {
+        heads: 32,
+        kv_heads: 32,
+        head_dim: 96,
+    },
+];
+/// Width of the verbs that work on rows: Phi-3-mini's.
+const WIDTH: usize = 3072;
+
+/// Every case, in the order of the report.
+pub(super) fn all() -> Vec<Case> {
+    let mut cases = matmuls();
+    cases.extend(attentions());
+    for tokens in [1, 512] {
+        cases.extend(
+            verbs()
+                .into_iter()
+                .map(|(name, verb)| rows(name, verb, tokens)),
+        );
+    }
+    cases
+}
+
+fn matmuls() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for format in Format::ALL {
+        for (rows, cols) in MATRICES {
+            let case = |tokens, beyond_caches| Case {
+                verb: "matmul",
+                format: format.name().to_lowercase(),
+                shape: format!("{rows}x{cols}"),
+                tokens,
+                depth: None,
+                beyond_caches,
+                kind: Kind::Matmul(matmul::Shape { format, rows, cols }),
+            };
+            cases.extend(FEW_TOKENS.map(|tokens| case(tokens, true)));
+            cases.extend(FEW_TOKENS.map(|tokens| case(tokens, false)));
+            cases.extend(MANY_TOKENS.map(|tokens| case(tokens, false)));
+        }
+    }
+    cases
+}
+
+fn attentions() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for heads in HEADS {
+        let case = |tokens, depth| Case {
+            verb: "attention",
+            format: "f16".to_owned(),
+            shape: format!(
+                "{}/{} heads of {}",
+                heads.heads, heads.kv_heads, heads.head_dim
+            ),
+            tokens,
+            depth: Some(depth),
+            beyond_caches: false,
+            kind: Kind::Attention(heads),
+        };
+        cases.extend(DEPTHS.map(|depth| case(1, depth)));
+        cases.extend([case(512, 0), case(512, 2048)]);
+    }
+    cases
+}
+
+fn verbs() -> Vec<(&'static str, Verb)> {
+    vec![
+        ("embed", Verb::Embed(Format::Q4_K)),
+        ("embed", Verb::Embed(Format::Q8_0)),
+        ("embed", Verb::Embed(Format::F16)),
+        ("norm rms", Verb::Norm),
+        ("rope neox", Verb::Rope(RopeStyle::Neox)),
+        ("rope interleaved", Verb::Rope(RopeStyle::Interleaved)),
+        ("append_kv", Verb::AppendKv),
+        ("gated silu", Verb::Gated(Activation::Silu)),
+        ("gated gelu", Verb::Gated(Activation::GeluTanh)),
+        ("add", Verb::Add),
+    ]
+}
+
+fn rows(name: &'static str, verb: Verb, tokens: usize) -> Case {
+    let format = match verb {
+        Verb::Embed(format) => format.name().to_lowercase(),
+        Verb::AppendKv => "f16".to_owned(),
+        _ => "f32".to_owned(),
+    };
+    Case {
+        verb: name,
+        format,
+        shape: WIDTH.to_string(),
+        tokens,
+        depth: None,
+        beyond_caches: false,
+        kind: Kind::Rows(verb),
+    }
+}
+
+/// Width of a row of the verbs that work on rows.
+pub(super) const fn width() -> usize {
+    WIDTH
+}
