@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::shell::{command, in_ci, output, run as run_command, tee};
-use crate::{fetch, tidy};
+use crate::{fetch, gates, tidy};
 
 struct Step {
     name: &'static str,
@@ -13,7 +13,7 @@ struct Step {
 }
 
 /// Cheap steps first; the models are fetched before the tests that need them.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fmt",
         run: |_| cargo(&["fmt", "--all", "--check"]),
@@ -43,6 +43,14 @@ const STEPS: [Step; 8] = [
         run: doctests,
     },
     Step {
+        name: "assembly",
+        run: |_| gates::assembly(),
+    },
+    Step {
+        name: "counts",
+        run: counts,
+    },
+    Step {
         name: "clean",
         run: |_| clean(),
     },
@@ -67,6 +75,8 @@ struct Report {
     passed: u64,
     failed: u64,
     skipped: Vec<String>,
+    /// Steps among `skipped`, which no test runner counted as passed.
+    skipped_steps: usize,
 }
 
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
@@ -144,6 +154,13 @@ fn doctests(report: &mut Report) -> Result<()> {
     report.watch(&["test", "--workspace", "--no-fail-fast", "--doc"])
 }
 
+fn counts(report: &mut Report) -> Result<()> {
+    if let gates::Outcome::Skipped(reason) = gates::counts(false)? {
+        report.skip(reason);
+    }
+    Ok(())
+}
+
 /// In CI, where the checkout was clean, a changed file is one that should have been committed:
 /// `Cargo.lock`, or golden data that a test rewrote.
 fn clean() -> Result<()> {
@@ -164,6 +181,12 @@ impl Report {
         })
     }
 
+    /// A step that could not run here.
+    fn skip(&mut self, reason: String) {
+        self.skipped.push(reason);
+        self.skipped_steps += 1;
+    }
+
     /// Takes in one line of a test runner's output.
     fn line(&mut self, line: &str) {
         if let Some(skip) = line.strip_prefix("skipped: ") {
@@ -178,7 +201,7 @@ impl Report {
         for line in &self.steps {
             println!("{line}");
         }
-        let skipped = self.skipped.len();
+        let skipped = self.skipped.len() - self.skipped_steps;
         for skip in &self.skipped {
             println!("skipped: {skip}");
         }
@@ -198,7 +221,7 @@ impl Report {
         }
         if in_ci && !self.skipped.is_empty() {
             bail!(
-                "in CI a skipped test is a failure: {} skipped",
+                "in CI a skipped test or step is a failure: {} skipped",
                 self.skipped.len()
             );
         }
@@ -277,12 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn a_skipped_step_is_told_but_no_passed_test() {
+        let mut report = Report::default();
+        report.line("test result: ok. 3 passed; 0 failed");
+        report.skip("counts: no valgrind".to_owned());
+        assert_eq!((report.skipped.len(), report.skipped_steps), (1, 1));
+        assert!(report.verdict(true).is_err());
+    }
+
+    #[test]
     fn an_unknown_step_is_refused_with_the_known_ones() {
         let error = run(Some("lint")).map_err(|error| error.to_string());
         assert_eq!(
             error,
             Err(
-                "no step \"lint\": expected one of fmt, tidy, clippy, docs, fetch, tests, doctests, clean"
+                "no step \"lint\": expected one of fmt, tidy, clippy, docs, fetch, tests, doctests, assembly, counts, clean"
                     .to_owned()
             )
         );

@@ -13,7 +13,7 @@ use crate::check::TESTS;
 use crate::shell::{Scratch, command, output, root, run as run_command};
 
 /// Catalogue names, and what `pull` puts into the cache for them.
-const MODELS: [(&str, &str); 2] = [
+pub(crate) const MODELS: [(&str, &str); 2] = [
     ("smollm2-135m", redline_testkit::SMOLLM2),
     ("gemma3-270m", redline_testkit::GEMMA3),
 ];
@@ -42,7 +42,7 @@ fn models(cache: &Path) -> Result<()> {
 
 /// The binary, built together with the tests: their dependencies have more features than its own,
 /// and by itself it would be built a second time.
-fn redline() -> Result<String> {
+pub(crate) fn redline() -> Result<String> {
     run_command(command("cargo", &TESTS).arg("--no-run"))?;
     #[derive(Deserialize)]
     struct Metadata {

@@ -8,7 +8,9 @@
 
 mod check;
 mod fetch;
+mod gates;
 mod golden;
+mod peers;
 mod shell;
 mod sizes;
 mod tidy;
@@ -22,7 +24,10 @@ usage: cargo xtask TASK
   fetch                 real models and vocabularies into the cache
   golden [--python PATH] [VARIANT...]
                         tiny models and reference activations, by Hugging Face transformers
+  peers [--help]        Redline beside llama.cpp, in turns, with probes
   tidy                  crate edges, caps and the other rules of the house
+  counts [--write]      instructions of a fixed piece of work against xtask/counts.json, by callgrind
+  assembly              whether everything in the kernels is inlined
   sizes                 lines of each crate and file
 ";
 
@@ -34,6 +39,14 @@ fn main() -> ExitCode {
         ["check", "--only", step] => check::run(Some(step)),
         ["fetch"] => fetch::run(),
         ["golden", rest @ ..] => golden::run(rest),
+        ["peers", "--help"] => {
+            print!("{}", peers::USAGE);
+            Ok(())
+        }
+        ["peers", rest @ ..] => peers::run(rest),
+        ["counts"] => gates::counts(false).map(drop),
+        ["counts", "--write"] => gates::counts(true).map(drop),
+        ["assembly"] => gates::assembly(),
         ["tidy"] => tidy::run(),
         ["sizes"] => sizes::run(),
         _ => {
