@@ -120,14 +120,22 @@ pub struct KvShape {
     pub format: KvFormat,
 }
 
+impl KvFormat {
+    /// Bytes of one key or value of `head_dim` elements.
+    #[must_use]
+    pub const fn vector_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F16 => 2 * head_dim,
+        }
+    }
+}
+
 impl KvShape {
     /// Bytes of one page: all layers, keys and values.
     #[must_use]
     pub const fn page_bytes(&self) -> usize {
-        let element = match self.format {
-            KvFormat::F16 => 2,
-        };
-        2 * self.layers * PAGE_POSITIONS * self.kv_heads * self.head_dim * element
+        let vector = self.format.vector_bytes(self.head_dim);
+        2 * self.layers * PAGE_POSITIONS * self.kv_heads * vector
     }
 }
 
@@ -203,7 +211,7 @@ pub trait Backend {
     /// Scratch for up to `max_tokens` rows of `width`, with no rows yet.
     fn buffer(&mut self, max_tokens: usize, width: usize) -> Self::Buffer;
     /// Room for `shape.pages` pages.
-    fn kv_cache(&self, shape: KvShape) -> Self::KvCache;
+    fn kv_cache(&mut self, shape: KvShape) -> Self::KvCache;
 
     /// Sets the number of rows of a buffer, at most its maximum. Contents are unspecified.
     fn resize(&self, buffer: &mut Self::Buffer, tokens: usize);

@@ -1,10 +1,11 @@
 //! Paged keys and values in memory.
 
 use crate::backend::PAGE_POSITIONS;
-use crate::kernels::attention;
-use crate::{AttentionShape, AttentionSpan, Isa, KvFormat, KvShape, KvSlot, PageId};
+use crate::kernels::kv::{self, Slab};
+use crate::{AttentionShape, AttentionSpan, Isa, KvShape, KvSlot, PageId};
 
-/// Keys and values of all layers: `[pages, layers, 2, kv_heads, PAGE_POSITIONS, head_dim]`, F16.
+/// Keys and values of all layers: `[pages, layers, 2, kv_heads]` slabs of [`PAGE_POSITIONS`]
+/// positions, which `kernels/kv.rs` describes.
 ///
 /// Pages that were never written take no memory: the system gives zeroed pages on first touch.
 #[derive(Debug)]
@@ -15,19 +16,17 @@ pub struct KvCache {
 
 impl KvCache {
     pub(super) fn new(shape: KvShape) -> Self {
-        let KvFormat::F16 = shape.format;
         Self {
             shape,
             data: vec![0; shape.pages * shape.page_bytes()],
         }
     }
 
-    /// Bytes of one head's keys (or values) in one page.
-    fn head_bytes(&self) -> usize {
-        PAGE_POSITIONS * self.shape.head_dim * 2
+    fn slab_bytes(&self) -> usize {
+        PAGE_POSITIONS * self.shape.format.vector_bytes(self.shape.head_dim)
     }
 
-    fn offset(&self, layer: usize, page: PageId, values: usize, kv_head: usize) -> usize {
+    fn offset(&self, layer: usize, page: PageId, values: bool, kv_head: usize) -> usize {
         let KvShape {
             layers, kv_heads, ..
         } = self.shape;
@@ -35,19 +34,30 @@ impl KvCache {
             layer < layers && kv_head < kv_heads,
             "layer {layer}, head {kv_head}"
         );
-        (((page.0 as usize * layers + layer) * 2 + values) * kv_heads + kv_head) * self.head_bytes()
+        let slab = ((page.0 as usize * layers + layer) * 2 + usize::from(values)) * kv_heads;
+        (slab + kv_head) * self.slab_bytes()
     }
 
-    /// `[PAGE_POSITIONS, head_dim]` keys of a head, half precision.
     #[inline]
-    pub(crate) fn keys(&self, layer: usize, page: PageId, kv_head: usize) -> &[u8] {
-        &self.data[self.offset(layer, page, 0, kv_head)..][..self.head_bytes()]
+    fn slab(&self, layer: usize, page: PageId, values: bool, kv_head: usize) -> Slab<'_> {
+        let offset = self.offset(layer, page, values, kv_head);
+        Slab {
+            format: self.shape.format,
+            head_dim: self.shape.head_dim,
+            bytes: &self.data[offset..][..self.slab_bytes()],
+        }
     }
 
-    /// `[PAGE_POSITIONS, head_dim]` values of a head, half precision.
+    /// Keys of a head in a page.
     #[inline]
-    pub(crate) fn values(&self, layer: usize, page: PageId, kv_head: usize) -> &[u8] {
-        &self.data[self.offset(layer, page, 1, kv_head)..][..self.head_bytes()]
+    pub(crate) fn keys(&self, layer: usize, page: PageId, kv_head: usize) -> Slab<'_> {
+        self.slab(layer, page, false, kv_head)
+    }
+
+    /// Values of a head in a page.
+    #[inline]
+    pub(crate) fn values(&self, layer: usize, page: PageId, kv_head: usize) -> Slab<'_> {
+        self.slab(layer, page, true, kv_head)
     }
 
     /// Stores row `t` of `k` and `v` (`[tokens, kv_heads · head_dim]`) into `slots[t]`.
@@ -60,26 +70,25 @@ impl KvCache {
         v: &[f32],
     ) {
         let KvShape {
-            kv_heads, head_dim, ..
+            kv_heads,
+            head_dim,
+            format,
+            ..
         } = self.shape;
         let width = kv_heads * head_dim;
         assert!(
             k.len() == slots.len() * width && v.len() == k.len(),
             "one slot a row"
         );
+        let bytes = self.slab_bytes();
         for (t, slot) in slots.iter().enumerate() {
-            assert!(
-                slot.offset < PAGE_POSITIONS,
-                "offset {} in a page",
-                slot.offset
-            );
-            for (values, source) in [k, v].into_iter().enumerate() {
+            let KvSlot { page, offset } = *slot;
+            assert!(offset < PAGE_POSITIONS, "offset {offset} in a page");
+            for (is_value, source) in [(false, k), (true, v)] {
+                let at = self.offset(layer, page, is_value, 0);
+                let slabs = &mut self.data[at..][..kv_heads * bytes];
                 let row = &source[t * width..][..width];
-                for (kv_head, x) in row.chunks_exact(head_dim).enumerate() {
-                    let at =
-                        self.offset(layer, slot.page, values, kv_head) + slot.offset * head_dim * 2;
-                    attention::store_half(isa, x, &mut self.data[at..][..head_dim * 2]);
-                }
+                kv::store(isa, (format, is_value), head_dim, offset, (row, slabs));
             }
         }
     }

@@ -5,12 +5,14 @@ mod matmul;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use crate::kernels::quantized::{Group, QuantizedRows};
 use crate::kernels::{attention, elementwise, norm};
-use crate::pool::{Columns, Pool, Rows};
+use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
     Activation, AttentionShape, AttentionSpan, Backend, Format, Isa, KvShape, KvSlot, MatmulJob,
-    Norm, RopeTable, WeightBytes, quant,
+    Norm, PAGE_POSITIONS, RopeTable, WeightBytes, quant,
 };
 
 pub use kv::KvCache;
@@ -24,6 +26,8 @@ pub struct Cpu {
     small: QuantizedRows,
     /// The current matmul input in groups of 256.
     k: QuantizedRows,
+    /// One a thread.
+    attention: Vec<attention::Scratch>,
 }
 
 /// Weights `[rows, cols]` where they are mapped.
@@ -70,16 +74,13 @@ impl Cpu {
             isa.is_available(),
             "{isa} is not an instruction set of this machine"
         );
-        assert!(
-            threads <= crate::pool::MAX_PARTS,
-            "at most {} threads",
-            crate::pool::MAX_PARTS
-        );
+        assert!(threads <= MAX_PARTS, "at most {} threads", MAX_PARTS);
         Self {
             isa,
             pool: Pool::new(threads),
             small: QuantizedRows::with_capacity(Group::Small, 0),
             k: QuantizedRows::with_capacity(Group::K, 0),
+            attention: (0..threads).map(|_| attention::Scratch::new()).collect(),
         }
     }
 
@@ -96,11 +97,7 @@ impl Cpu {
     }
 
     /// Runs `work` on the rows of `x`, split over the threads where there is more than one row.
-    fn each_rows(
-        &mut self,
-        x: &mut Buffer,
-        work: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
-    ) {
+    fn each_rows(&mut self, x: &mut Buffer, work: impl Fn(Range<usize>, &mut [f32]) + Sync) {
         if x.tokens() <= 1 {
             let rows = 0..x.tokens();
             work(rows, &mut x.data);
@@ -150,7 +147,10 @@ impl Backend for Cpu {
         }
     }
 
-    fn kv_cache(&self, shape: KvShape) -> KvCache {
+    fn kv_cache(&mut self, shape: KvShape) -> KvCache {
+        for scratch in &mut self.attention {
+            scratch.reserve(shape.head_dim, shape.pages * PAGE_POSITIONS);
+        }
         KvCache::new(shape)
     }
 
@@ -259,12 +259,26 @@ impl Backend for Cpu {
         );
         cache.assert_holds(shape, spans);
         out.set_tokens(q.tokens());
-        let isa = self.isa;
-        let columns = Columns::new(&mut out.data, q.width, head_dim, self.pool.threads());
+        let (isa, threads) = (self.isa, self.pool.threads());
+        let work = attention::Work::new(cache, shape, spans, &q.data);
+        let mut cuts = [attention::Cut::default(); MAX_PARTS + 1];
+        work.split(&self.attention[0], &mut cuts[..=threads]);
+        let parts: [Range<usize>; MAX_PARTS] =
+            std::array::from_fn(|part| cuts[part].whole_units(cuts[part + 1]));
+        let blocks = Blocks::new(&mut out.data, q.width, work.columns(), &parts[..threads]);
+        let scratches = Rows::new(&mut self.attention, 1, threads);
         self.pool.run(&|thread| {
-            let mut part = columns.take(thread);
-            attention::heads(isa, cache, shape, spans, (&q.data, &mut part));
+            let (_, scratch) = scratches.take(thread);
+            let between = [cuts[thread], cuts[thread + 1]];
+            attention::part(
+                isa,
+                work,
+                between,
+                &mut scratch[0],
+                &mut blocks.take(thread),
+            );
         });
+        attention::merge_shared_rows(isa, work, &mut self.attention, &mut out.data);
     }
 
     fn gated_activation(&mut self, activation: Activation, gate: &mut Buffer, up: &Buffer) {

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::{KvFormat, PAGE_POSITIONS, PageId, RopeStyle};
+use crate::RopeStyle;
+
+mod attention;
 
 /// Deterministic values in `-1..1`, with some zeros.
 fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -30,16 +32,26 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Asserts equality of bits; says where the first difference is.
+#[track_caller]
+fn assert_same(name: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    if let Some(i) = found.iter().zip(expected).position(differs) {
+        panic!("{name}: {} at {i}, expected {}", found[i], expected[i]);
+    }
+}
+
 /// Asserts that `verb` gives the same bits on every ISA, with 1 to 3 threads; gives the result.
 fn same_everywhere(name: &str, verb: impl Fn(&mut Cpu) -> Vec<f32>) -> Vec<f32> {
     let scalar = verb(&mut Cpu::new(Isa::Scalar, 1));
     for isa in Isa::available() {
         for threads in 1..=3 {
             let other = verb(&mut Cpu::new(isa, threads));
-            assert_eq!(
-                bits(&other),
-                bits(&scalar),
-                "{name}: {isa}, {threads} threads"
+            assert_same(
+                &format!("{name}: {isa}, {threads} threads"),
+                &other,
+                &scalar,
             );
         }
     }
@@ -331,147 +343,5 @@ fn gates_sums_and_embeddings_give_the_same_bits_everywhere() {
             out[..256].iter().zip(row).all(|(out, x)| *out == 2.0 * x),
             "{format}"
         );
-    }
-}
-
-/// One sequence whose keys and values are already stored, and the attention of its last tokens.
-struct Attended {
-    shape: AttentionShape,
-    positions: usize,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    q: Vec<f32>,
-}
-
-impl Attended {
-    fn new(shape: AttentionShape, positions: usize, queries: usize) -> Self {
-        let width = shape.kv_heads * shape.head_dim;
-        let half = |x: f32| quant::Half::from_f32(x).to_f32();
-        Self {
-            shape,
-            positions,
-            k: noise(11, positions * width).into_iter().map(half).collect(),
-            v: noise(12, positions * width).into_iter().map(half).collect(),
-            q: noise(13, queries * shape.heads * shape.head_dim)
-                .iter()
-                .map(|x| 4.0 * x)
-                .collect(),
-        }
-    }
-
-    /// The queries as spans of `step` tokens, on pages in reverse order.
-    fn run(&self, cpu: &mut Cpu, step: usize) -> Vec<f32> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.shape;
-        let count = self.positions.div_ceil(PAGE_POSITIONS);
-        let pages: Vec<PageId> = (0..count as u32).rev().map(PageId).collect();
-        let shape = KvShape {
-            layers: 2,
-            pages: count,
-            kv_heads,
-            head_dim,
-            format: KvFormat::F16,
-        };
-        let mut cache = cpu.kv_cache(shape);
-        let slots: Vec<KvSlot> = (0..self.positions)
-            .map(|p| KvSlot {
-                page: pages[p / PAGE_POSITIONS],
-                offset: p % PAGE_POSITIONS,
-            })
-            .collect();
-        let k = filled(cpu, kv_heads * head_dim, &self.k);
-        let v = filled(cpu, kv_heads * head_dim, &self.v);
-        cpu.append_kv(&mut cache, 1, &slots, &k, &v);
-        let width = heads * head_dim;
-        let first = self.positions - self.q.len() / width;
-        let mut out = Vec::new();
-        for (i, q) in self.q.chunks(step * width).enumerate() {
-            let rows = q.len() / width;
-            let span = AttentionSpan {
-                row: 0,
-                rows,
-                position: first + i * step,
-                pages: &pages,
-            };
-            let q = filled(cpu, width, q);
-            let mut buffer = cpu.buffer(rows, width);
-            cpu.attention(&cache, self.shape, &[span], &q, &mut buffer);
-            out.extend(buffer.data);
-        }
-        out
-    }
-
-    fn exact(&self, query: usize, head: usize) -> Vec<f64> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            scale,
-            window,
-            ..
-        } = self.shape;
-        let queries = self.q.len() / (heads * head_dim);
-        let position = self.positions - queries + query;
-        let q = &self.q[(query * heads + head) * head_dim..][..head_dim];
-        let row = |x: &[f32], p: usize| -> Vec<f64> {
-            let at = (p * kv_heads + head / (heads / kv_heads)) * head_dim;
-            x[at..at + head_dim].iter().map(|x| f64::from(*x)).collect()
-        };
-        let start = window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let scores: Vec<f64> = (start..=position)
-            .map(|p| {
-                let dot: f64 = row(&self.k, p)
-                    .iter()
-                    .zip(q)
-                    .map(|(k, q)| k * f64::from(*q))
-                    .sum();
-                dot * f64::from(scale)
-            })
-            .collect();
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
-        let mut out = vec![0.0; head_dim];
-        for (p, score) in (start..=position).zip(&scores) {
-            for (out, v) in out.iter_mut().zip(row(&self.v, p)) {
-                *out += (score - largest).exp() / sum * v;
-            }
-        }
-        out
-    }
-}
-
-#[test]
-fn attention_gives_the_same_bits_everywhere_and_is_softmax() {
-    for (heads, kv_heads, head_dim) in [(1, 1, 64), (6, 2, 80), (4, 1, 256), (3, 3, 10)] {
-        for window in [None, Some(1), Some(100), Some(300)] {
-            for positions in [1, 64, 65, 600] {
-                let shape = AttentionShape {
-                    layer: 1,
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    scale: 0.3,
-                    window,
-                };
-                let queries = positions.min(5);
-                let case = Attended::new(shape, positions, queries);
-                let name = format!("attention {shape:?} at {positions}");
-                let out = same_everywhere(&name, |cpu| case.run(cpu, 1));
-                let together = same_everywhere(&name, |cpu| case.run(cpu, queries));
-                assert_eq!(bits(&together), bits(&out), "{name}: chunking");
-                for (i, out) in out.chunks(head_dim).enumerate() {
-                    for (out, exact) in out.iter().zip(case.exact(i / heads, i % heads)) {
-                        assert!(
-                            (f64::from(*out) - exact).abs() < 2e-6,
-                            "{name}: {out}, {exact}"
-                        );
-                    }
-                }
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@
     reason = "a borrowed closure on other threads: one of the three homes of unsafe"
 )]
 
+mod blocks;
 mod parts;
 
 use std::cell::UnsafeCell;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+pub(crate) use blocks::{Blocks, BlocksPart};
 pub(crate) use parts::{Columns, ColumnsPart, MAX_PARTS, Rows};
 
 /// Spins before a waiting thread gives its core away: 10 to 100 µs, by the length of a pause.

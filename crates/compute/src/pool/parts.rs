@@ -20,10 +20,10 @@ pub(crate) fn share(units: usize, granule: usize, part: usize, parts: usize) -> 
 
 /// Which parts have been taken.
 #[derive(Debug, Default)]
-struct Taken(AtomicU64);
+pub(super) struct Taken(AtomicU64);
 
 impl Taken {
-    fn take(&self, part: usize, parts: usize) {
+    pub(super) fn take(&self, part: usize, parts: usize) {
         assert!(part < parts && parts <= MAX_PARTS, "part {part} of {parts}");
         let before = self.0.fetch_or(1 << part, Ordering::Relaxed);
         assert!(before & (1 << part) == 0, "part {part} taken twice");

@@ -51,6 +51,7 @@ fn halves<T, const HALF: usize, const WHOLE: usize>(x: &[T; WHOLE]) -> [&[T; HAL
 
 impl Simd for Avx2 {
     type F32 = Pair;
+    const QUERIES: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {
@@ -59,12 +60,20 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load(self, x: &[f32; 16]) -> Pair {
-        halves::<_, 8, 16>(x).map(|half| op!(_mm256_loadu_ps(half.as_ptr())))
+        let [low, high] = halves::<_, 8, 16>(x);
+        [
+            op!(_mm256_loadu_ps(low.as_ptr())),
+            op!(_mm256_loadu_ps(high.as_ptr())),
+        ]
     }
 
     #[inline(always)]
     fn load_bytes(self, x: &[u8; 64]) -> Pair {
-        halves::<_, 32, 64>(x).map(|half| op!(_mm256_loadu_ps(half.as_ptr().cast())))
+        let [low, high] = halves::<_, 32, 64>(x);
+        [
+            op!(_mm256_loadu_ps(low.as_ptr().cast())),
+            op!(_mm256_loadu_ps(high.as_ptr().cast())),
+        ]
     }
 
     #[inline(always)]
@@ -76,18 +85,14 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn widen_f16(self, x: &[u8; 32]) -> Pair {
-        halves::<_, 16, 32>(x).map(|half| {
-            let bits = op!(_mm_loadu_si128(half.as_ptr().cast()));
-            op!(_mm256_cvtph_ps(bits))
-        })
+        let [low, high] = halves::<_, 16, 32>(x);
+        [op!(widen_f16(low)), op!(widen_f16(high))]
     }
 
     #[inline(always)]
     fn widen_bf16(self, x: &[u8; 32]) -> Pair {
-        halves::<_, 16, 32>(x).map(|half| {
-            let bits = op!(_mm_loadu_si128(half.as_ptr().cast()));
-            op!(widen_bf16(bits))
-        })
+        let [low, high] = halves::<_, 16, 32>(x);
+        [op!(widen_bf16(low)), op!(widen_bf16(high))]
     }
 
     #[inline(always)]
@@ -148,21 +153,17 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn abs(self, x: Pair) -> Pair {
-        x.map(|x| op!(abs(x)))
+        [op!(abs(x[0])), op!(abs(x[1]))]
     }
 
     #[inline(always)]
     fn round(self, x: Pair) -> Pair {
-        x.map(|x| {
-            op!(_mm256_round_ps::<
-                { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-            >(x))
-        })
+        [op!(round(x[0])), op!(round(x[1]))]
     }
 
     #[inline(always)]
     fn exp2_integer(self, n: Pair) -> Pair {
-        n.map(|n| op!(exp2_integer(n)))
+        [op!(exp2_integer(n[0])), op!(exp2_integer(n[1]))]
     }
 
     #[inline(always)]
@@ -172,14 +173,39 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8], ahead: usize) {
+        // SAFETY: a prefetch is a hint: no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()) };
+    }
+
+    #[inline(always)]
     fn sum(self, x: Pair) -> f32 {
         op!(sum(x))
     }
 }
 
+// Every vector is two: both are named, because a closure over them may stay out of line, without
+// the instruction set.
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_f16(x: &[u8; 16]) -> __m256 {
+    // SAFETY: the pointer comes from a reference to exactly the bytes read.
+    let bits = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+    _mm256_cvtph_ps(bits)
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widen_bf16(bits: __m128i) -> __m256 {
+fn round(x: __m256) -> __m256 {
+    _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_bf16(x: &[u8; 16]) -> __m256 {
+    // SAFETY: the pointer comes from a reference to exactly the bytes read.
+    let bits = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
 }
 

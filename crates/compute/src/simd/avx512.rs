@@ -45,6 +45,7 @@ macro_rules! op {
 
 impl Simd for Avx512 {
     type F32 = __m512;
+    const QUERIES: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -136,6 +137,12 @@ impl Simd for Avx512 {
     fn narrow_i8(self, x: __m512, to: &mut [i8; 16]) {
         let bytes = op!(narrow_i8(x));
         op!(_mm_storeu_si128(to.as_mut_ptr().cast(), bytes));
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8], ahead: usize) {
+        // SAFETY: a prefetch is a hint: no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()) };
     }
 
     #[inline(always)]

@@ -193,6 +193,8 @@ impl<O, K> KernelX86<O> for K {}
 pub(crate) trait Simd: Copy {
     /// Sixteen F32 values.
     type F32: Copy;
+    /// Queries that attention takes at a time, 1 to 4: their sums stay in registers.
+    const QUERIES: usize;
 
     fn splat(self, x: f32) -> Self::F32;
     fn load(self, x: &[f32; 16]) -> Self::F32;
@@ -220,6 +222,8 @@ pub(crate) trait Simd: Copy {
     fn exp2_integer(self, n: Self::F32) -> Self::F32;
     /// Integer-valued lanes in `-127..=127` as bytes.
     fn narrow_i8(self, x: Self::F32, to: &mut [i8; 16]);
+    /// Asks for the cache line `ahead` bytes after the start of `bytes`; it need not be theirs.
+    fn prefetch(self, bytes: &[u8], ahead: usize);
 
     /// Sum of the lanes by the canonical tree: `(x0+x2)+(x1+x3)` within each group of four lanes,
     /// then `(g0+g2)+(g1+g3)`.

@@ -23,6 +23,7 @@ fn at<const N: usize>(bytes: &[u8], i: usize) -> &[u8; N] {
 
 impl Simd for Scalar {
     type F32 = [f32; 16];
+    const QUERIES: usize = 1;
 
     fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]
@@ -94,4 +95,7 @@ impl Simd for Scalar {
     fn narrow_i8(self, x: [f32; 16], to: &mut [i8; 16]) {
         *to = x.map(|x| x as i8);
     }
+
+    #[inline(always)]
+    fn prefetch(self, _: &[u8], _: usize) {}
 }

@@ -43,7 +43,7 @@ impl Backend for ExactAttention {
         self.0.buffer(max_tokens, width)
     }
 
-    fn kv_cache(&self, shape: KvShape) -> ExactKv {
+    fn kv_cache(&mut self, shape: KvShape) -> ExactKv {
         let positions = shape.pages * PAGE_POSITIONS;
         let width = shape.kv_heads * shape.head_dim;
         ExactKv {
