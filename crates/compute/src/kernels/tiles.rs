@@ -13,7 +13,7 @@ use super::panel::{self, Chains, PIECE, ROWS};
 use super::slabs::{self, Slab, Slabs};
 use crate::quant::{Block, blocks};
 use crate::simd::tiles::{Amx, Sums, Tiles};
-use crate::simd::{Avx512, Kernel, Lanes, Sixteen};
+use crate::simd::{Avx512, Kernel, Simd, Sixteen};
 
 /// Weight rows of a tile.
 pub(super) const TILE: usize = 16;

@@ -71,13 +71,6 @@ pub(crate) trait Lanes: IntSimd {
 
     /// Lane `i` of vector `j` becomes lane `j` of vector `i`; bits move as they are.
     fn transpose(self, x: [Self::F32; 16]) -> [Self::F32; 16];
-
-    /// Asks for the cache line `at` bytes after the start of `bytes`, which may be past their end.
-    #[inline(always)]
-    fn prefetch(self, bytes: &[u8], at: usize) {
-        let line = bytes.as_ptr().wrapping_add(at);
-        op!(_mm_prefetch::<_MM_HINT_T0>(line.cast()));
-    }
 }
 
 impl Lanes for Avx512 {
