@@ -4,7 +4,7 @@
 //! shapes beyond what a transformer has. A new verb needs a decision record. A GPU backend is the
 //! same verbs in another crate.
 
-use crate::{Format, WeightBytes};
+use crate::{ExpertJob, ExpertRows, Format, RouteShape, Routing, WeightBytes};
 
 /// Positions in one KV page.
 pub const PAGE_POSITIONS: usize = 64;
@@ -203,6 +203,8 @@ pub trait Backend {
     type Buffer: std::fmt::Debug;
     /// Paged keys and values of all layers.
     type KvCache: std::fmt::Debug;
+    /// Which experts a step's tokens go to.
+    type Routes: std::fmt::Debug;
 
     /// Takes weights stored row after row in `format`.
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: WeightBytes) -> Self::Matrix;
@@ -212,6 +214,8 @@ pub trait Backend {
     fn buffer(&mut self, max_tokens: usize, width: usize) -> Self::Buffer;
     /// Room for `shape.pages` pages.
     fn kv_cache(&mut self, shape: KvShape) -> Self::KvCache;
+    /// Room for the routes of `shape.max_tokens` tokens.
+    fn routes(&mut self, shape: RouteShape) -> Self::Routes;
 
     /// Sets the number of rows of a buffer, at most its maximum. Contents are unspecified.
     fn resize(&self, buffer: &mut Self::Buffer, tokens: usize);
@@ -262,6 +266,24 @@ pub trait Backend {
     );
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
+    /// Chooses each token's experts by the router's `logits`, `[tokens, experts]`.
+    fn route_experts(&mut self, routing: Routing, logits: &Self::Buffer, routes: &mut Self::Routes);
+    /// Multiplies each pair of a token and one of its experts with that expert's weights, for all
+    /// `jobs`; sets the rows of each `out`. The weights of experts without a token are not touched.
+    fn expert_matmul(
+        &mut self,
+        routes: &mut Self::Routes,
+        rows: ExpertRows,
+        input: &Self::Buffer,
+        jobs: &mut [ExpertJob<'_, Self>],
+    );
+    /// `out[t] = Σ weight · pairs[row]` over token `t`'s experts; sets the rows of `out`.
+    fn combine_experts(
+        &mut self,
+        routes: &Self::Routes,
+        pairs: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
     /// Copies the named rows of `input`, in order; sets the rows of `out`.
     fn select(&mut self, input: &Self::Buffer, rows: &[usize], out: &mut Self::Buffer);
 }

@@ -9,6 +9,7 @@
 
 mod backend;
 pub mod cpu;
+mod experts;
 mod format;
 mod kernels;
 pub mod limits;
@@ -22,6 +23,7 @@ pub use backend::{
     PAGE_POSITIONS, PageId, RopeStyle, RopeTable,
 };
 pub use cpu::Cpu;
+pub use experts::{ExpertJob, ExpertRows, MAX_EXPERTS_PER_TOKEN, RouteShape, Routing};
 pub use format::Format;
 pub use mapping::{Mapping, WeightBytes};
 pub use simd::Isa;

@@ -1,6 +1,6 @@
 //! The matmul verb: quantise the input once, then split every job's rows over the threads.
 
-use super::{Buffer, Cpu};
+use super::{Buffer, Cpu, Matrix};
 use crate::kernels::matmul::{self, Weights, activation_group};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::panel;
@@ -9,20 +9,58 @@ use crate::pool::{Columns, Pool, Rows};
 use crate::{Isa, MatmulJob};
 
 /// Most products of one dispatch.
-const MAX_JOBS: usize = 4;
+pub(super) const MAX_JOBS: usize = 4;
 /// Weight rows a kernel takes at a time; threads split at multiples of it.
 const ROWS: usize = 4;
 
 pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]) {
-    let tokens = input.tokens();
     assert!(
         jobs.len() <= MAX_JOBS,
         "{} jobs, of at most {MAX_JOBS}",
         jobs.len()
     );
+    let mut products: [Option<Product<'_>>; MAX_JOBS] = Default::default();
+    for (slot, job) in products.iter_mut().zip(&mut *jobs) {
+        job.out.set_tokens(input.tokens());
+        *slot = Some(Product {
+            weights: job.weights,
+            bias: job.bias.map(Vec::as_slice),
+            width: job.out.width,
+            out: &mut job.out.data,
+        });
+    }
+    let (data, width) = (&input.data, input.width);
+    self::products(cpu, Input { data, width }, &mut products);
+}
+
+/// Rows of activations, `[tokens, width]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) width: usize,
+}
+
+impl Input<'_> {
+    fn tokens(&self) -> usize {
+        self.data.len() / self.width
+    }
+}
+
+/// One product of a dispatch.
+pub(super) struct Product<'a> {
+    pub(super) weights: &'a Matrix,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) width: usize,
+    /// `[tokens, width]`
+    pub(super) out: &'a mut [f32],
+}
+
+/// All `products` on one input, in one dispatch.
+pub(super) fn products(cpu: &mut Cpu, input: Input<'_>, products: &mut [Option<Product<'_>>]) {
+    let tokens = input.tokens();
     let wants = |group| {
-        jobs.iter()
-            .any(|job| activation_group(job.weights.format) == Some(group))
+        let mut products = products.iter().flatten();
+        products.any(|job| activation_group(job.weights.format) == Some(group))
     };
     if wants(Group::Small) {
         quantize(cpu.isa, &mut cpu.pool, Group::Small, input, &mut cpu.small);
@@ -32,29 +70,29 @@ pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]
     }
 
     let mut columns: [Option<Split<'_>>; MAX_JOBS] = Default::default();
-    for (slot, job) in columns.iter_mut().zip(jobs) {
+    for (slot, job) in columns.iter_mut().zip(products.iter_mut().flatten()) {
         let weights = job.weights;
         assert_eq!(
             weights.cols, input.width,
             "weights' columns are the input's"
         );
         assert_eq!(
-            weights.rows, job.out.width,
+            weights.rows, job.width,
             "weights' rows are the output's columns"
         );
         assert!(
             job.bias.is_none_or(|bias| bias.len() == weights.rows),
             "one bias a row"
         );
-        job.out.set_tokens(tokens);
+        assert_eq!(job.out.len(), tokens * job.width, "a row of output a token");
         *slot = Some(Split {
             weights: Weights {
                 format: weights.format,
                 cols: weights.cols,
                 bytes: &weights.bytes,
             },
-            bias: job.bias.map(Vec::as_slice),
-            columns: Columns::new(&mut job.out.data, weights.rows, ROWS, cpu.pool.threads()),
+            bias: job.bias,
+            columns: Columns::new(job.out, weights.rows, ROWS, cpu.pool.threads()),
         });
     }
     let (isa, small, k) = (cpu.isa, &cpu.small, &cpu.k);
@@ -64,7 +102,7 @@ pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]
             match activation_group(job.weights.format) {
                 Some(Group::Small) => matmul::quantized(isa, job.weights, small, tokens, &mut out),
                 Some(Group::K) => matmul::quantized(isa, job.weights, k, tokens, &mut out),
-                None => matmul::float(isa, job.weights, &input.data, &mut out),
+                None => matmul::float(isa, job.weights, input.data, &mut out),
             }
             if let Some(bias) = job.bias {
                 let range = out.range();
@@ -87,11 +125,11 @@ struct Split<'a> {
 }
 
 /// Quantises every row of `input`, split over the threads where there is more than one.
-fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: &Buffer, to: &mut QuantizedRows) {
+fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: Input<'_>, to: &mut QuantizedRows) {
     let (tokens, width) = (input.tokens(), input.width);
     #[cfg(target_arch = "x86_64")]
     if panel::wanted(isa, tokens) {
-        to.slabs.quantize(isa, pool, &input.data, width);
+        to.slabs.quantize(isa, pool, input.data, width);
         return;
     }
     to.resize(tokens, width);
@@ -99,7 +137,7 @@ fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: &Buffer, to: &mut Qu
         quantized::quantize(
             isa,
             group,
-            &input.data,
+            input.data,
             &mut to.q,
             &mut to.scales,
             &mut to.sums,

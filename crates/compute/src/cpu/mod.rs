@@ -1,5 +1,6 @@
 //! The verbs on this machine's cores.
 
+mod experts;
 mod kv;
 mod matmul;
 #[cfg(test)]
@@ -11,10 +12,12 @@ use crate::kernels::quantized::{Group, QuantizedRows};
 use crate::kernels::{attention, elementwise, norm};
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
-    Activation, AttentionShape, AttentionSpan, Backend, Format, Isa, KvShape, KvSlot, MatmulJob,
-    Norm, PAGE_POSITIONS, RopeTable, WeightBytes, quant,
+    Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, Format, Isa,
+    KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing, WeightBytes,
+    quant,
 };
 
+pub use experts::Routes;
 pub use kv::KvCache;
 
 /// The CPU backend: an instruction set and a set of threads.
@@ -116,6 +119,7 @@ impl Backend for Cpu {
     type Vector = Vec<f32>;
     type Buffer = Buffer;
     type KvCache = KvCache;
+    type Routes = Routes;
 
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: WeightBytes) -> Matrix {
         assert_eq!(
@@ -152,6 +156,10 @@ impl Backend for Cpu {
             scratch.reserve(shape.head_dim, shape.pages * PAGE_POSITIONS);
         }
         KvCache::new(shape)
+    }
+
+    fn routes(&mut self, shape: RouteShape) -> Routes {
+        Routes::new(self, shape)
     }
 
     fn resize(&self, buffer: &mut Buffer, tokens: usize) {
@@ -299,6 +307,24 @@ impl Backend for Cpu {
             "sums of like shapes"
         );
         elementwise::add(&mut x.data, &y.data);
+    }
+
+    fn route_experts(&mut self, routing: Routing, logits: &Buffer, routes: &mut Routes) {
+        experts::route(self, routing, logits, routes);
+    }
+
+    fn expert_matmul(
+        &mut self,
+        routes: &mut Routes,
+        rows: ExpertRows,
+        input: &Buffer,
+        jobs: &mut [ExpertJob<'_, Self>],
+    ) {
+        experts::matmul(self, routes, rows, input, jobs);
+    }
+
+    fn combine_experts(&mut self, routes: &Routes, pairs: &Buffer, out: &mut Buffer) {
+        experts::combine(self, routes, pairs, out);
     }
 
     fn select(&mut self, input: &Buffer, rows: &[usize], out: &mut Buffer) {

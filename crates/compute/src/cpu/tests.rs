@@ -1,6 +1,7 @@
 //! Every verb on every ISA and thread count gives the bits of the scalar code on one thread, and
 //! that is close to what plain F64 arithmetic gives.
 
+mod experts;
 mod panels;
 
 use proptest::prelude::*;

@@ -1,8 +1,8 @@
 //! The CPU backend with textbook attention: F32 keys and values, everything else of it in F64.
 
 use redline_compute::{
-    Activation, AttentionShape, AttentionSpan, Backend, Cpu, Format, KvShape, KvSlot, MatmulJob,
-    Norm, PAGE_POSITIONS, RopeTable, WeightBytes,
+    Activation, AttentionShape, AttentionSpan, Backend, Cpu, ExpertJob, ExpertRows, Format,
+    KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing, WeightBytes,
 };
 
 /// Shows what is left of a difference once the KV cache does not round.
@@ -30,6 +30,7 @@ impl Backend for ExactAttention {
     type Vector = <Cpu as Backend>::Vector;
     type Buffer = <Cpu as Backend>::Buffer;
     type KvCache = ExactKv;
+    type Routes = <Cpu as Backend>::Routes;
 
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: WeightBytes) -> Self::Matrix {
         self.0.matrix(format, rows, cols, bytes)
@@ -158,6 +159,43 @@ impl Backend for ExactAttention {
 
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer) {
         self.0.add(x, y);
+    }
+
+    fn routes(&mut self, shape: RouteShape) -> Self::Routes {
+        self.0.routes(shape)
+    }
+
+    fn route_experts(
+        &mut self,
+        routing: Routing,
+        logits: &Self::Buffer,
+        routes: &mut Self::Routes,
+    ) {
+        self.0.route_experts(routing, logits, routes);
+    }
+
+    fn expert_matmul(
+        &mut self,
+        routes: &mut Self::Routes,
+        rows: ExpertRows,
+        input: &Self::Buffer,
+        jobs: &mut [ExpertJob<'_, Self>],
+    ) {
+        for ExpertJob { weights, bias, out } in jobs {
+            let (weights, bias) = (*weights, *bias);
+            let out = &mut **out;
+            let jobs = &mut [ExpertJob { weights, bias, out }];
+            self.0.expert_matmul(routes, rows, input, jobs);
+        }
+    }
+
+    fn combine_experts(
+        &mut self,
+        routes: &Self::Routes,
+        pairs: &Self::Buffer,
+        out: &mut Self::Buffer,
+    ) {
+        self.0.combine_experts(routes, pairs, out);
     }
 
     fn select(&mut self, input: &Self::Buffer, rows: &[usize], out: &mut Self::Buffer) {
