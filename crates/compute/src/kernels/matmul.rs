@@ -18,7 +18,7 @@ use crate::quant::{
     BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Amx, Lanes, dispatch_x86};
+use crate::simd::{Amx, Avx2, Avx512, BlockLanes, KLanes, Lanes, dispatch_x86};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Tokens a kernel takes at a time.
@@ -49,16 +49,6 @@ impl<'a> Weights<'a> {
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
         let bytes = self.format.row_bytes(self.cols);
         &self.bytes[row * bytes..][..bytes]
-    }
-
-    /// Four rows from `row`; the last row stands in for those past `end`.
-    #[inline(always)]
-    fn four_rows(&self, row: usize, end: usize) -> [&'a [u8]; 4] {
-        let mut rows = [self.bytes; 4];
-        for (r, slot) in rows.iter_mut().enumerate() {
-            *slot = self.row((row + r).min(end - 1));
-        }
-        rows
     }
 }
 
@@ -115,6 +105,20 @@ fn float_panels<F: FloatFormat>(isa: Isa, tile: Tile<'_, '_>, x: &[f32]) {
     dispatch_x86(isa, panel_float::Fill { tile, x, format });
 }
 
+/// How far ahead of its four streams of weights a row kernel asks for memory, in bytes. Farther than
+/// a few cache lines, so that the latency of memory is covered; near enough that the requests, of
+/// which a core has sixteen or so, find the lines already on their way by the hardware's own
+/// prefetching.
+const AHEAD: usize = 1024;
+
+/// Asks for what the stream that `bytes` are part of needs soon.
+#[inline(always)]
+pub(super) fn prefetch<S: Simd>(s: S, bytes: &[u8]) {
+    for line in (0..bytes.len()).step_by(64) {
+        s.prefetch(bytes, AHEAD + line);
+    }
+}
+
 /// An output range: all tokens, the columns of `out`.
 pub(super) struct Tile<'a, 'b> {
     pub(super) weights: Weights<'a>,
@@ -125,32 +129,43 @@ pub(super) struct Tile<'a, 'b> {
 impl Tile<'_, '_> {
     /// Fills the tile from a kernel for [`TOKENS`] tokens and one for a single token, each giving
     /// four rows from the first token on.
+    ///
+    /// The rows are one of each quarter of the tile: four long streams in pages of their own, which
+    /// the hardware follows better than four short rows of the same page.
     #[inline(always)]
     fn fill(
-        self,
+        mut self,
         many: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; TOKENS],
         one: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; 1],
     ) {
         let range = self.out.range();
-        let mut row = range.start;
-        while row < range.end {
-            let rows = self.weights.four_rows(row, range.end);
-            let columns = row..(row + 4).min(range.end);
+        let quarter = range.len().div_ceil(4);
+        for i in 0..quarter {
+            let (mut columns, mut rows) = ([0; 4], [self.weights.bytes; 4]);
+            for q in 0..4 {
+                // Rows past the end are their neighbour's again.
+                columns[q] = (range.start + q * quarter + i).min(range.end - 1);
+                rows[q] = self.weights.row(columns[q]);
+            }
             let mut token = 0;
             while token + TOKENS <= self.tokens {
-                for (i, values) in many(rows, token).iter().enumerate() {
-                    let out = self.out.row(token + i, columns.clone());
-                    out.copy_from_slice(&values[..out.len()]);
+                for (t, values) in many(rows, token).iter().enumerate() {
+                    self.put(token + t, columns, *values);
                 }
                 token += TOKENS;
             }
             while token < self.tokens {
                 let [values] = one(rows, token);
-                let out = self.out.row(token, columns.clone());
-                out.copy_from_slice(&values[..out.len()]);
+                self.put(token, columns, values);
                 token += 1;
             }
-            row += 4;
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, token: usize, columns: [usize; 4], values: [f32; 4]) {
+        for (column, value) in columns.into_iter().zip(values) {
+            self.out.row(token, column..column + 1)[0] = value;
         }
     }
 }
@@ -192,11 +207,33 @@ struct Quantized<'a, 'b> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<S: Lanes> Kernel<S> for Quantized<'_, '_> {
+impl Kernel<Avx2> for Quantized<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, s: S) {
+    fn run(self, s: Avx2) {
+        self.fill::<_, 2, 8>(s);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Kernel<Avx512> for Quantized<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: Avx512) {
+        self.fill::<_, 4, 4>(s);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Quantized<'_, '_> {
+    /// `B`: blocks of a small format in a vector; `N`: vectors in a block of a K format.
+    #[inline(always)]
+    fn fill<S, const B: usize, const N: usize>(self, s: S)
+    where
+        S: Lanes + BlockLanes<B> + KLanes<N>,
+    {
         let Self { isa, tile, x } = self;
         let many = |token: usize| -> [QuantizedRow<'_>; TOKENS] {
             [
@@ -207,30 +244,42 @@ impl<S: Lanes> Kernel<S> for Quantized<'_, '_> {
             ]
         };
         macro_rules! fill {
-            ($kernels:ident, $panel:ident, $block:ty) => {
+            ($panel:ty, $kernels:ident, ($($generics:tt)*)) => {
                 if panel::wanted(isa, tile.tokens) {
-                    panel::fill::<$panel<$block>, S>(s, tile, &x.slabs);
+                    panel::fill::<$panel, S>(s, tile, &x.slabs);
                 } else {
                     tile.fill(
                         #[inline(always)]
                         |rows, token| {
-                            $kernels::four_rows::<$block, S, TOKENS>(s, rows, many(token))
+                            $kernels::four_rows::<$($generics)*, TOKENS>(s, rows, many(token))
                         },
                         #[inline(always)]
-                        |rows, token| $kernels::four_rows::<$block, S, 1>(s, rows, [x.row(token)]),
+                        |rows, token| {
+                            $kernels::four_rows::<$($generics)*, 1>(s, rows, [x.row(token)])
+                        },
                     );
                 }
             };
         }
+        macro_rules! small {
+            ($block:ty) => {
+                fill!(Small<$block>, rows_small, ($block, S, B))
+            };
+        }
+        macro_rules! large {
+            ($block:ty) => {
+                fill!(Large<$block>, rows_k, ($block, S, N))
+            };
+        }
         match tile.weights.format {
-            Format::Q8_0 => fill!(rows_small, Small, BlockQ8_0),
-            Format::Q4_0 => fill!(rows_small, Small, BlockQ4_0),
-            Format::Q4_1 => fill!(rows_small, Small, BlockQ4_1),
-            Format::Q5_0 => fill!(rows_small, Small, BlockQ5_0),
-            Format::Q5_1 => fill!(rows_small, Small, BlockQ5_1),
-            Format::Q4_K => fill!(rows_k, Large, BlockQ4K),
-            Format::Q5_K => fill!(rows_k, Large, BlockQ5K),
-            Format::Q6_K => fill!(rows_k, Large, BlockQ6K),
+            Format::Q8_0 => small!(BlockQ8_0),
+            Format::Q4_0 => small!(BlockQ4_0),
+            Format::Q4_1 => small!(BlockQ4_1),
+            Format::Q5_0 => small!(BlockQ5_0),
+            Format::Q5_1 => small!(BlockQ5_1),
+            Format::Q4_K => large!(BlockQ4K),
+            Format::Q5_K => large!(BlockQ5K),
+            Format::Q6_K => large!(BlockQ6K),
             Format::F32 | Format::F16 | Format::BF16 => {
                 panic!("{} has no quantised activations", tile.weights.format)
             }

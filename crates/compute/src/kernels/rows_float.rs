@@ -1,5 +1,6 @@
 //! Four weight rows of a float format times a few tokens: sixteen chains, chain = k mod 16.
 
+use super::matmul::prefetch;
 use crate::quant::{BFloat, Block, Float, Half};
 use crate::simd::Simd;
 
@@ -43,7 +44,9 @@ pub(super) fn four_rows<F: FloatFormat, S: Simd, const T: usize>(
     for i in 0..steps {
         let mut weights = [s.zero(); 4];
         for r in 0..4 {
-            weights[r] = F::sixteen(s, &rows[r][i * step..][..step]);
+            let bytes = &rows[r][i * step..][..step];
+            prefetch(s, bytes);
+            weights[r] = F::sixteen(s, bytes);
         }
         for t in 0..T {
             let x = s.load(&x[t].as_chunks().0[i]);

@@ -1,11 +1,12 @@
 //! Four weight rows of a K format times a few tokens: a block of 256 is unpacked once and
 //! multiplied with every token.
 
-use std::arch::x86_64::__m256i;
+use std::arch::x86_64::{__m128, __m256i};
 
+use super::matmul::prefetch;
 use super::quantized::QuantizedRow;
 use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, Half, blocks};
-use crate::simd::IntSimd;
+use crate::simd::{IntSimd, KLanes};
 
 /// What a K format is made of. With `products = Σ scale · Σ u·x` over groups and
 /// `sums = Σ per_sum · Σ₁₆ x`, both exact, a block takes one or two chain steps.
@@ -22,47 +23,70 @@ pub(super) trait KFormat: Block {
     /// The block's scale, and the scale of its minima (zero where it has none).
     fn d_and_dmin(&self) -> (Half, Half);
 
-    /// The chain steps of one row, from the scales times the activations' scale.
-    fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32;
+    /// The integers in the order of [`Self::activations`].
+    fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N];
+    /// Activations in the order of the format's integers.
+    fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N];
+    /// What four rows' blocks are better unpacked for together, if anything.
+    fn common<S: KLanes<N>, const N: usize>(s: S, rows: [&Self; 4]) -> Option<S::Header>;
+    /// The scale of each product of a row.
+    fn vector_scales<S: KLanes<N>, const N: usize>(
+        &self,
+        s: S,
+        common: Option<S::Header>,
+        row: usize,
+    ) -> [S::Vector; N];
+    /// What the products are added to.
+    fn start<S: KLanes<N>, const N: usize>(&self, s: S, sums: &[i16; 16]) -> S::Vector;
+    /// The chain steps of four rows.
+    fn rows_chain<S: KLanes<N>, const N: usize>(
+        s: S,
+        block: ([&Self; 4], Option<S::Header>),
+        x: (__m128, __m128, &[i16; 16]),
+        acc: __m128,
+    ) -> __m128;
 }
 
 /// `[T][4]` dot products of four rows with `T` tokens.
 #[inline(always)]
-pub(super) fn four_rows<F: KFormat, S: IntSimd, const T: usize>(
+pub(super) fn four_rows<F: KFormat, S: KLanes<N>, const N: usize, const T: usize>(
     s: S,
     rows: [&[u8]; 4],
     x: [QuantizedRow<'_>; T],
 ) -> [[f32; 4]; T] {
-    let rows = rows.map(blocks::<F>);
-    let mut acc = [[0.0; 4]; T];
+    let rows = rows.map(
+        #[inline(always)]
+        |row| blocks::<F>(row),
+    );
+    let mut acc = [s.rows_splat(0.0); T];
     for b in 0..rows[0].len() {
+        let block = [&rows[0][b], &rows[1][b], &rows[2][b], &rows[3][b]];
+        let common = F::common(s, block);
+        let mut dots = [[s.no_dots(); 4]; T];
         for r in 0..4 {
-            let block = &rows[r][b];
-            let weights = block.weights(s);
-            let scales = s.scale_pairs(block.scales(s));
-            let per_sum = block.per_sum(s);
-            let (d, dmin) = block.d_and_dmin();
-            let (d, dmin) = (s.widen_one(d.0), s.widen_one(dmin.0));
+            prefetch(s, bytemuck::bytes_of(block[r]));
+            let (weights, scales) = (block[r].vectors(s), block[r].vector_scales(s, common, r));
             for t in 0..T {
-                let (q, _) = x[t].q.as_chunks::<256>().0[b].as_chunks::<32>();
-                let mut dots = s.zero_i32();
-                for g in 0..8 {
-                    dots = s.dot_scaled(dots, weights[g], s.bytes_i8(&q[g]), scales[g]);
+                let q = F::activations(s, &x[t].q.as_chunks().0[b]);
+                let mut sum = block[r].start(s, &x[t].sums.as_chunks().0[b]);
+                for v in 0..N {
+                    sum = s.dot_runs(sum, weights[v], q[v], scales[v]);
                 }
-                let sums = s.dot_i16(per_sum, &x[t].sums.as_chunks().0[b]);
-                let d_x = x[t].scales[b];
-                acc[t][r] = F::chain((d * d_x, dmin * d_x), (s.sum_i32(dots), sums), acc[t][r]);
+                dots[t][r] = sum;
             }
         }
+        for t in 0..T {
+            let products = s.rows_to_floats(s.total(dots[t]));
+            let sums = x[t].sums.as_chunks().0[b];
+            let d_x = s.rows_splat(x[t].scales[b]);
+            acc[t] = F::rows_chain(s, (block, common), (d_x, products, &sums), acc[t]);
+        }
     }
-    acc
-}
-
-/// `acc + d·d_x·S − dmin·d_x·M`, in two fused steps.
-#[inline(always)]
-fn affine_chain((d, dmin): (f32, f32), (products, minima): (i32, i32), acc: f32) -> f32 {
-    let acc = d.mul_add(products as f32, acc);
-    (-dmin).mul_add(minima as f32, acc)
+    let mut out = [[0.0; 4]; T];
+    for t in 0..T {
+        out[t] = s.rows_array(acc[t]);
+    }
+    out
 }
 
 /// The eight scales and the eight minima of Q4_K and Q5_K, four bytes at a time: the same fields as
@@ -100,14 +124,56 @@ macro_rules! affine {
         }
 
         #[inline(always)]
-        fn chain(scales: (f32, f32), sums: (i32, i32), acc: f32) -> f32 {
-            affine_chain(scales, sums, acc)
+        fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N] {
+            s.paired(q)
+        }
+
+        #[inline(always)]
+        fn common<S: KLanes<N>, const N: usize>(s: S, rows: [&Self; 4]) -> Option<S::Header> {
+            Some(s.header(rows.map(
+                #[inline(always)]
+                |row| row.header(),
+            )))
+        }
+
+        #[inline(always)]
+        fn vector_scales<S: KLanes<N>, const N: usize>(
+            &self,
+            s: S,
+            common: Option<S::Header>,
+            row: usize,
+        ) -> [S::Vector; N] {
+            s.run_scales(common.expect("of affine formats"), row)
+        }
+
+        #[inline(always)]
+        fn start<S: KLanes<N>, const N: usize>(&self, s: S, _: &[i16; 16]) -> S::Vector {
+            s.no_dots()
+        }
+
+        #[inline(always)]
+        fn rows_chain<S: KLanes<N>, const N: usize>(
+            s: S,
+            (_, common): ([&Self; 4], Option<S::Header>),
+            (d_x, products, sums): (__m128, __m128, &[i16; 16]),
+            acc: __m128,
+        ) -> __m128 {
+            let header = common.expect("of affine formats");
+            let [d, dmin] = s.header_floats(header);
+            let minima = s.rows_to_floats(s.minima(header, sums));
+            let acc = s.rows_fma(s.rows_mul(d, d_x), products, acc);
+            s.rows_fnma(s.rows_mul(dmin, d_x), minima, acc)
         }
     };
 }
 
 impl KFormat for BlockQ4K {
     affine!();
+
+    #[inline(always)]
+    fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N] {
+        s.q4_k(&self.qs)
+    }
 
     #[inline(always)]
     fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8] {
@@ -124,6 +190,11 @@ impl KFormat for BlockQ4K {
 
 impl KFormat for BlockQ5K {
     affine!();
+
+    #[inline(always)]
+    fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N] {
+        s.q5_k(&self.qs, &self.qh)
+    }
 
     #[inline(always)]
     fn weights<S: IntSimd>(&self, s: S) -> [__m256i; 8] {
@@ -184,9 +255,48 @@ impl KFormat for BlockQ6K {
         (self.d, Half([0; 2]))
     }
 
+    #[inline(always)]
+    fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N] {
+        s.q6_k(&self.ql, &self.qh)
+    }
+
+    #[inline(always)]
+    fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N] {
+        s.straight(q)
+    }
+
+    #[inline(always)]
+    fn common<S: KLanes<N>, const N: usize>(_: S, _: [&Self; 4]) -> Option<S::Header> {
+        None
+    }
+
+    #[inline(always)]
+    fn vector_scales<S: KLanes<N>, const N: usize>(
+        &self,
+        s: S,
+        _: Option<S::Header>,
+        _: usize,
+    ) -> [S::Vector; N] {
+        s.narrow_scales(&self.scales)
+    }
+
     // Σ sc·(q − 32)·x = Σ sc·q·x − 32 Σ sc·x
     #[inline(always)]
-    fn chain((d, _): (f32, f32), (products, sums): (i32, i32), acc: f32) -> f32 {
-        d.mul_add((products - 32 * sums) as f32, acc)
+    fn start<S: KLanes<N>, const N: usize>(&self, s: S, sums: &[i16; 16]) -> S::Vector {
+        s.centre(&self.scales, sums)
+    }
+
+    #[inline(always)]
+    fn rows_chain<S: KLanes<N>, const N: usize>(
+        s: S,
+        (rows, _): ([&Self; 4], Option<S::Header>),
+        (d_x, products, _): (__m128, __m128, &[i16; 16]),
+        acc: __m128,
+    ) -> __m128 {
+        let d = s.rows_widen_f16(rows.map(
+            #[inline(always)]
+            |row| row.d.0,
+        ));
+        s.rows_fma(s.rows_mul(d, d_x), products, acc)
     }
 }

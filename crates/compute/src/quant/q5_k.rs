@@ -24,6 +24,14 @@ pub struct BlockQ5K {
 }
 
 impl BlockQ5K {
+    /// The bytes before the integers: d, dmin, and the packed scales and minima.
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &[u8; 16] {
+        bytemuck::bytes_of(self)
+            .first_chunk()
+            .expect("a block is longer")
+    }
+
     /// `[8]` scales and `[8]` minima of the groups, each in `0..=63`.
     #[must_use]
     pub fn scales_and_mins(&self) -> ([u8; GROUPS], [u8; GROUPS]) {

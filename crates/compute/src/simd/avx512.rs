@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that this machine has AVX-512 F, BW, DQ, VL and VNNI, AVX2, FMA and F16C.
+/// Proof that this machine has AVX-512 F, BW, DQ, VL, VBMI and VNNI, AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(());
 
@@ -15,6 +15,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -25,7 +26,9 @@ impl Avx512 {
     /// Runs a kernel compiled with these instructions.
     #[inline]
     pub(crate) fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c"
+        )]
         fn inner<K: Kernel<Avx512>>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }

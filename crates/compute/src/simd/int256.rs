@@ -115,19 +115,6 @@ pub(crate) trait IntSimd: Simd {
         bytemuck::cast(self.array(x))
     }
 
-    #[inline(always)]
-    fn sum_i32(self, x: __m256i) -> i32 {
-        op!(sum_i32(x))
-    }
-
-    /// `Σ a·b` of sixteen i16 pairs.
-    #[inline(always)]
-    fn dot_i16(self, a: __m256i, b: &[i16; 16]) -> i32 {
-        let b = op!(_mm256_loadu_si256(b.as_ptr().cast()));
-        let sums = op!(_mm256_madd_epi16(a, b));
-        self.sum_i32(sums)
-    }
-
     /// One value for each of four weight rows.
     #[inline(always)]
     fn rows_splat(self, x: f32) -> __m128 {
@@ -147,12 +134,6 @@ pub(crate) trait IntSimd: Simd {
     #[inline(always)]
     fn rows_fma(self, a: __m128, b: __m128, c: __m128) -> __m128 {
         op!(_mm_fmadd_ps(a, b, c))
-    }
-
-    /// The lane sums of four rows, less `offset`, in exact integers, as F32.
-    #[inline(always)]
-    fn rows_sums(self, x: [__m256i; 4], offset: i32) -> __m128 {
-        op!(rows_sums(x, offset))
     }
 
     #[inline(always)]
@@ -260,14 +241,6 @@ fn widen_twice(x: u64) -> __m256i {
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
-fn sum_i32(x: __m256i) -> i32 {
-    let four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
-    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
-    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two)))
-}
-
-#[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn widen_one(x: [u8; 2]) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(
@@ -280,15 +253,4 @@ fn widen_one(x: [u8; 2]) -> f32 {
 fn rows_widen_f16(x: [[u8; 2]; 4]) -> __m128 {
     let bits: u64 = bytemuck::cast(x.map(u16::from_ne_bytes));
     _mm_cvtph_ps(_mm_cvtsi64_si128(bits.cast_signed()))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn rows_sums(x: [__m256i; 4], offset: i32) -> __m128 {
-    let pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
-    let sums = _mm_add_epi32(
-        _mm256_castsi256_si128(pairs),
-        _mm256_extracti128_si256::<1>(pairs),
-    );
-    _mm_cvtepi32_ps(_mm_sub_epi32(sums, _mm_set1_epi32(offset)))
 }

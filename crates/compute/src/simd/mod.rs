@@ -17,7 +17,11 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod block_lanes;
+#[cfg(target_arch = "x86_64")]
 mod int256;
+#[cfg(target_arch = "x86_64")]
+mod k_lanes;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 pub(crate) mod limit_loops;
@@ -33,7 +37,11 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
+pub(crate) use block_lanes::BlockLanes;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use int256::IntSimd;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use k_lanes::KLanes;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use lanes::{Lanes, Quad, Sixteen, Stored};
 pub(crate) use scalar::Scalar;
@@ -47,7 +55,7 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C (Haswell, Zen and later).
     Avx2,
-    /// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later).
+    /// AVX-512 F, BW, DQ, VL, VBMI and VNNI (Ice Lake, Zen 4 and later).
     Avx512,
     /// The same, and int8 products of AMX tiles where many tokens meet quantised weights (Sapphire
     /// Rapids and later, where the system permits it).

@@ -1,0 +1,351 @@
+//! K-format blocks in 512-bit vectors: two runs of 32 elements a vector.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::{KLanes, centre256};
+use crate::simd::{Avx512, IntSimd};
+
+/// One operation under the token's proof.
+macro_rules! op {
+    ($call:expr) => {
+        // SAFETY: the token `self` proves the instructions; pointers come from references to
+        // exactly the bytes read.
+        unsafe { $call }
+    };
+}
+
+impl KLanes<4> for Avx512 {
+    type Vector = __m512i;
+    type Header = Header512;
+
+    #[inline(always)]
+    fn q4_k(self, qs: &[u8; 128]) -> [__m512i; 4] {
+        let (parts, _) = qs.as_chunks::<64>();
+        let a = op!(_mm512_loadu_si512(parts[0].as_ptr().cast()));
+        let b = op!(_mm512_loadu_si512(parts[1].as_ptr().cast()));
+        op!(nibbles512(a, b))
+    }
+
+    #[inline(always)]
+    fn q5_k(self, qs: &[u8; 128], qh: &[u8; 32]) -> [__m512i; 4] {
+        let high = self.bytes(qh);
+        op!(q5_k512(self.q4_k(qs), high))
+    }
+
+    #[inline(always)]
+    fn q6_k(self, ql: &[u8; 128], qh: &[u8; 64]) -> [__m512i; 4] {
+        let (halves, _) = qh.as_chunks::<32>();
+        let high = [self.bytes(&halves[0]), self.bytes(&halves[1])];
+        op!(q6_k512(self.q4_k(ql), high))
+    }
+
+    #[inline(always)]
+    fn straight(self, q: &[i8; 256]) -> [__m512i; 4] {
+        let (parts, _) = q.as_chunks::<64>();
+        let mut out = [self.no_dots(); 4];
+        for i in 0..4 {
+            out[i] = op!(_mm512_loadu_si512(parts[i].as_ptr().cast()));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn paired(self, q: &[i8; 256]) -> [__m512i; 4] {
+        let (runs, _) = q.as_chunks::<32>();
+        let mut out = [self.no_dots(); 4];
+        for (i, [low, high]) in [[0, 2], [1, 3], [4, 6], [5, 7]].into_iter().enumerate() {
+            let (low, high) = (self.bytes_i8(&runs[low]), self.bytes_i8(&runs[high]));
+            out[i] = op!(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn header(self, rows: [&[u8; 16]; 4]) -> Header512 {
+        let mut packed = [op!(_mm_setzero_si128()); 4];
+        for row in 0..4 {
+            packed[row] = op!(_mm_loadu_si128(rows[row].as_ptr().cast()));
+        }
+        op!(header512(packed))
+    }
+
+    #[inline(always)]
+    fn run_scales(self, header: Header512, row: usize) -> [__m512i; 4] {
+        let mut out = [header.bytes; 4];
+        for (out, index) in out.iter_mut().zip(&RUN_SCALES[row]) {
+            let index: &[u8; 64] = index;
+            let index = op!(_mm512_loadu_si512(index.as_ptr().cast()));
+            *out = op!(low_bytes(index, header.bytes));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn minima(self, header: Header512, sums: &[i16; 16]) -> __m128i {
+        let (sums, _) = sums.as_chunks::<8>();
+        let first = op!(_mm_loadu_si128(sums[0].as_ptr().cast()));
+        let last = op!(_mm_loadu_si128(sums[1].as_ptr().cast()));
+        op!(minima512(header.bytes, first, last))
+    }
+
+    #[inline(always)]
+    fn header_floats(self, header: Header512) -> [__m128; 2] {
+        op!(header_floats512(header.packed))
+    }
+
+    #[inline(always)]
+    fn narrow_scales(self, scales: &[i8; 16]) -> [__m512i; 4] {
+        op!(narrow_scales512(self.widen_i8(scales)))
+    }
+
+    #[inline(always)]
+    fn centre(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m512i {
+        let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
+        op!(_mm512_zextsi256_si512(centre256(
+            self.widen_i8(scales),
+            sums
+        )))
+    }
+
+    #[inline(always)]
+    fn no_dots(self) -> __m512i {
+        op!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn dot_runs(self, acc: __m512i, u: __m512i, x: __m512i, scales: __m512i) -> __m512i {
+        // Pairs of products stay within i16: 2 · 63 · 127.
+        let pairs = op!(_mm512_maddubs_epi16(u, x));
+        op!(dpwssd(acc, pairs, scales))
+    }
+
+    #[inline(always)]
+    fn total(self, rows: [__m512i; 4]) -> __m128i {
+        op!(total512(rows))
+    }
+}
+
+/// Four rows' headers, one a lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Header512 {
+    /// As stored.
+    packed: __m512i,
+    /// Eight scales, then eight minima, a byte each.
+    bytes: __m512i,
+}
+
+/// For each row and vector, the byte of a header (sixteen a row: scales, then minima) that scales
+/// each pair of elements.
+const RUN_SCALES: [[[u8; 64]; 4]; 4] = {
+    let runs = [[0, 2], [1, 3], [4, 6], [5, 7]];
+    let (mut table, mut row) = ([[[0; 64]; 4]; 4], 0);
+    while row < 4 {
+        let mut byte = 0;
+        while byte < 256 {
+            let (vector, at) = (byte / 64, byte % 64);
+            table[row][vector][at] = 16 * row as u8 + runs[vector][at / 32];
+            byte += 1;
+        }
+        row += 1;
+    }
+    table
+};
+
+/// For each row's first (and second) four minima, each twice, as words.
+const MINIMA: [[u8; 64]; 2] = {
+    let (mut table, mut byte) = ([[0; 64]; 2], 0);
+    while byte < 64 {
+        let minimum = byte / 16 * 16 + 8 + byte % 16 / 4;
+        table[0][byte] = minimum as u8;
+        table[1][byte] = minimum as u8 + 4;
+        byte += 1;
+    }
+    table
+};
+
+/// `acc + a · b` over pairs of words. In assembly because the compiler, which may not assume a
+/// processor as new as these, would make two instructions of a chain of these.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the instruction is enabled here and touches the named registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+/// Words whose low bytes are `bytes[index]`, high bytes zero. In assembly because the compiler would
+/// take the mask out and make an instruction of it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn low_bytes(index: __m512i, bytes: __m512i) -> __m512i {
+    let words: __m512i;
+    // SAFETY: the instruction is enabled here and touches the named registers only.
+    unsafe {
+        asm!(
+            "vpermb {words} {{{mask}}} {{z}}, {index}, {bytes}",
+            words = out(zmm_reg) words,
+            mask = in(kreg) 0x5555_5555_5555_5555_u64,
+            index = in(zmm_reg) index,
+            bytes = in(zmm_reg) bytes,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    words
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+fn header_floats512(packed: __m512i) -> [__m128; 2] {
+    // The first words of the lanes, then the second ones.
+    let index = _mm256_setr_epi16(0, 8, 16, 24, 1, 9, 17, 25, 0, 0, 0, 0, 0, 0, 0, 0);
+    let halves = _mm512_permutexvar_epi16(_mm512_castsi256_si512(index), packed);
+    let floats = _mm256_cvtph_ps(_mm512_castsi512_si128(halves));
+    [
+        _mm256_castps256_ps128(floats),
+        _mm256_extractf128_ps::<1>(floats),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles512(a: __m512i, b: __m512i) -> [__m512i; 4] {
+    let low = _mm512_set1_epi8(15);
+    [
+        _mm512_and_si512(a, low),
+        _mm512_and_si512(_mm512_srli_epi16::<4>(a), low),
+        _mm512_and_si512(b, low),
+        _mm512_and_si512(_mm512_srli_epi16::<4>(b), low),
+    ]
+}
+
+/// Eight controls of a multishift that takes bit `first` of each byte of the lower half and bit
+/// `first + 2` of the upper half to bit 4.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn to_bit_four(first: i64) -> __m512i {
+    let bytes = 0x3830_2820_1810_0800 + 0x0101_0101_0101_0101 * 60;
+    let wrapped = (bytes + 0x0101_0101_0101_0101 * first) & 0x3f3f_3f3f_3f3f_3f3f;
+    let upper = (bytes + 0x0101_0101_0101_0101 * (first + 2)) & 0x3f3f_3f3f_3f3f_3f3f;
+    _mm512_setr_epi64(
+        wrapped, wrapped, wrapped, wrapped, upper, upper, upper, upper,
+    )
+}
+
+/// `low | (high's bits moved to bit 4 & mask)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn with_high(low: __m512i, high: __m512i, first: i64, mask: i8) -> __m512i {
+    let bits = _mm512_multishift_epi64_epi8(to_bit_four(first), high);
+    _mm512_ternarylogic_epi32::<0b1111_1000>(low, bits, _mm512_set1_epi8(mask))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn q5_k512(low: [__m512i; 4], high: __m256i) -> [__m512i; 4] {
+    // Bit g of byte j is the fifth bit of element j of run g.
+    let high = _mm512_broadcast_i64x4(high);
+    [
+        with_high(low[0], high, 0, 16),
+        with_high(low[1], high, 1, 16),
+        with_high(low[2], high, 4, 16),
+        with_high(low[3], high, 5, 16),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn q6_k512(low: [__m512i; 4], high: [__m256i; 2]) -> [__m512i; 4] {
+    // Bits 2 i and 2 i + 1 of byte j are the top bits of element j of run i of a half.
+    let high = [
+        _mm512_broadcast_i64x4(high[0]),
+        _mm512_broadcast_i64x4(high[1]),
+    ];
+    [
+        with_high(low[0], high[0], 0, 48),
+        with_high(low[1], high[0], 4, 48),
+        with_high(low[2], high[1], 0, 48),
+        with_high(low[3], high[1], 4, 48),
+    ]
+}
+
+/// A row a lane: eight scales, then eight minima, from d, dmin and three packed words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn header512([a, b, c, d]: [__m128i; 4]) -> Header512 {
+    let ab = _mm256_set_m128i(b, a);
+    let cd = _mm256_set_m128i(d, c);
+    let packed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(ab), cd);
+    // Words 1, 1, 2, 2: low six bits of the first four, top two of the last four.
+    let own = _mm512_shuffle_epi32::<0b10_10_01_01>(packed);
+    let own = _mm512_srlv_epi32(own, _mm512_set4_epi32(2, 0, 2, 0));
+    let own = _mm512_and_si512(
+        own,
+        _mm512_set4_epi32(0x3030_3030, 0x3f3f_3f3f, 0x3030_3030, 0x3f3f_3f3f),
+    );
+    let last = _mm512_shuffle_epi32::<0b11_11_11_11>(packed);
+    let last = _mm512_srlv_epi32(last, _mm512_set4_epi32(4, 0, 0, 0));
+    let four = _mm512_set4_epi32(0x0f0f_0f0f, 0, 0x0f0f_0f0f, 0);
+    Header512 {
+        packed,
+        bytes: _mm512_ternarylogic_epi32::<0b1111_1000>(own, last, four),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
+fn minima512(header: __m512i, first: __m128i, last: __m128i) -> __m128i {
+    let index = |i: usize| {
+        let table: &[u8; 64] = &MINIMA[i];
+        // SAFETY: the load reads exactly `table`.
+        unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
+    };
+    let words = [low_bytes(index(0), header), low_bytes(index(1), header)];
+    let dots = _mm512_madd_epi16(words[0], _mm512_broadcast_i32x4(first));
+    let dots = dpwssd(dots, words[1], _mm512_broadcast_i32x4(last));
+    let dots = _mm512_add_epi32(dots, _mm512_shuffle_epi32::<0b01_00_11_10>(dots));
+    let dots = _mm512_add_epi32(dots, _mm512_shuffle_epi32::<0b10_11_00_01>(dots));
+    let rows = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm512_castsi512_si128(_mm512_permutexvar_epi32(rows, dots))
+}
+
+/// Vector `i` has scale `4 i + lane` in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn narrow_scales512(words: __m256i) -> [__m512i; 4] {
+    let words = _mm512_castsi256_si512(words);
+    let lane = _mm512_inserti64x4::<1>(
+        _mm512_castsi256_si512(_mm256_set_m128i(_mm_set1_epi16(1), _mm_setzero_si128())),
+        _mm256_set_m128i(_mm_set1_epi16(3), _mm_set1_epi16(2)),
+    );
+    let pick = |first| {
+        let index = _mm512_add_epi16(lane, _mm512_set1_epi16(first));
+        _mm512_permutexvar_epi16(index, words)
+    };
+    [pick(0), pick(4), pick(8), pick(12)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn total512(rows: [__m512i; 4]) -> __m128i {
+    // [a0+a2, b0+b2, a1+a3, b1+b3] of rows a and b in each lane, then both pairs, then the lanes.
+    let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (ab, cd) = (pair(rows[0], rows[1]), pair(rows[2], rows[3]));
+    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(
+        _mm512_castsi512_si256(all),
+        _mm512_extracti64x4_epi64::<1>(all),
+    );
+    _mm_add_epi32(
+        _mm256_castsi256_si128(half),
+        _mm256_extracti128_si256::<1>(half),
+    )
+}
