@@ -43,7 +43,11 @@ pub(crate) struct Global {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Compute {
     /// Instruction set of the kernels; the result has the same bits on each [default: the best here]
-    #[arg(long, value_name = "scalar|avx2|avx512|amx", help_heading = "Computing")]
+    #[arg(
+        long,
+        value_name = "scalar|avx2|avx512|amx",
+        help_heading = "Computing"
+    )]
     pub(crate) isa: Option<Isa>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", help_heading = "Computing")]

@@ -71,6 +71,17 @@ impl Peaks {
     }
 }
 
+impl Peaks {
+    /// Every rate in TOPS, for people.
+    pub(crate) fn routes(&self) -> String {
+        let rate = |peak: &RoutePeak| {
+            let rate = peak.operations_per_second / 1e12;
+            format!("{} {} {rate:.2}", peak.operand, peak.instruction)
+        };
+        self.routes.iter().map(rate).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A short measurement of the arithmetic limits.
 ///
 /// # Errors

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::capture::RoutePeak;
 use super::median;
 use super::report::{Report, Row, Surroundings};
 use crate::units;
@@ -105,12 +104,7 @@ impl Report {
         };
         let probes: Vec<String> = self.results.iter().filter_map(probe).collect();
         item("probes (medians)", probes.join("; "));
-        let rate = |peak: &RoutePeak| {
-            let rate = peak.operations_per_second / 1e12;
-            format!("{} {} {rate:.2}", peak.operand, peak.instruction)
-        };
-        let routes: Vec<String> = limits.routes.iter().map(rate).collect();
-        item("arithmetic limits (TOPS)", routes.join(", "));
+        item("arithmetic limits (TOPS)", limits.routes());
         let (cpu, cores) = (&environment.cpu, environment.cores);
         item(
             "cpu",
@@ -225,7 +219,7 @@ fn quoted(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::capture::Peaks;
+    use crate::bench::capture::{Peaks, RoutePeak};
     use crate::bench::cost::Cost;
     use crate::bench::report::{Build, Subject, Surroundings, rows};
     use crate::bench::selection::{Phase, Test};

@@ -23,6 +23,7 @@ const LAYERS: usize = 8;
 pub(super) struct Attention {
     backend: Cpu,
     heads: Heads,
+    format: KvFormat,
     tokens: usize,
     depth: usize,
     cache: <Cpu as Backend>::KvCache,
@@ -36,7 +37,12 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn new(lab: &Lab, heads: Heads, tokens: usize, depth: usize) -> Self {
+    pub(super) fn new(
+        lab: &Lab,
+        (heads, format): (Heads, KvFormat),
+        tokens: usize,
+        depth: usize,
+    ) -> Self {
         let mut backend = lab.backend();
         let positions = depth + tokens;
         let pages: Vec<PageId> = (0..positions.div_ceil(PAGE_POSITIONS) as u32)
@@ -47,7 +53,7 @@ impl Attention {
             pages: pages.len(),
             kv_heads: heads.kv_heads,
             head_dim: heads.head_dim,
-            format: KvFormat::F16,
+            format,
         });
         let width = heads.kv_heads * heads.head_dim;
         let keys = lab::values(3, positions * width);
@@ -70,6 +76,7 @@ impl Attention {
         Self {
             backend,
             heads,
+            format,
             tokens,
             depth,
             cache,
@@ -118,7 +125,7 @@ impl Work for Attention {
             head_dim,
         } = self.heads;
         let positions = self.depth + self.tokens;
-        let bytes = positions * 2 * kv_heads * head_dim * 2;
+        let bytes = positions * 2 * kv_heads * self.format.vector_bytes(head_dim);
         // Each query sees the positions up to its own.
         let seen: usize = (self.depth + 1..=positions).sum();
         Cost {

@@ -1,8 +1,9 @@
 //! Which cases there are.
 
-use redline_compute::{Activation, Format, RopeStyle};
+use redline_compute::{Activation, Format, KvFormat, RopeStyle};
 
 use super::attention::Heads;
+use super::experts::{self, EXPERTS, PER_TOKEN};
 use super::rows::Verb;
 use super::{Case, Kind, matmul};
 
@@ -12,6 +13,7 @@ const MATRICES: [(usize, usize); 2] = [(9216, 3072), (896, 4864)];
 /// Tokens of a decode step, of small batches, of a prompt.
 const FEW_TOKENS: [usize; 4] = [1, 2, 4, 8];
 const MANY_TOKENS: [usize; 3] = [32, 128, 512];
+const KV_FORMATS: [KvFormat; 1] = [KvFormat::F16];
 const DEPTHS: [usize; 3] = [128, 1024, 4096];
 /// Attention of Qwen2.5-0.5B and of Phi-3-mini.
 const HEADS: [Heads; 2] = [
@@ -32,7 +34,8 @@ const WIDTH: usize = 3072;
 /// Every case, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = matmuls();
-    cases.extend(attentions());
+    cases.extend(KV_FORMATS.into_iter().flat_map(attentions));
+    cases.extend(experts());
     for tokens in [1, 512] {
         cases.extend(
             verbs()
@@ -64,12 +67,12 @@ fn matmuls() -> Vec<Case> {
     cases
 }
 
-fn attentions() -> Vec<Case> {
+fn attentions(format: KvFormat) -> Vec<Case> {
     let mut cases = Vec::new();
     for heads in HEADS {
         let case = |tokens, depth| Case {
             verb: "attention",
-            format: "f16".to_owned(),
+            format: format!("{format:?}").to_lowercase(),
             shape: format!(
                 "{}/{} heads of {}",
                 heads.heads, heads.kv_heads, heads.head_dim
@@ -77,12 +80,32 @@ fn attentions() -> Vec<Case> {
             tokens,
             depth: Some(depth),
             beyond_caches: false,
-            kind: Kind::Attention(heads),
+            kind: Kind::Attention(heads, format),
         };
         cases.extend(DEPTHS.map(|depth| case(1, depth)));
         cases.extend([case(512, 0), case(512, 2048)]);
     }
     cases
+}
+
+fn experts() -> Vec<Case> {
+    let case = |format: Format, tokens| Case {
+        verb: "experts",
+        format: format.name().to_lowercase(),
+        shape: format!(
+            "{PER_TOKEN} of {EXPERTS}, {}x{}",
+            experts::ROWS,
+            experts::COLS
+        ),
+        tokens,
+        depth: None,
+        beyond_caches: false,
+        kind: Kind::Experts(format),
+    };
+    [Format::Q4_K, Format::Q8_0]
+        .into_iter()
+        .flat_map(|format| [1, 8, 128].map(|tokens| case(format, tokens)))
+        .collect()
 }
 
 fn verbs() -> Vec<(&'static str, Verb)> {

@@ -6,6 +6,7 @@
 //! instructions alone.
 
 mod attention;
+mod experts;
 mod lab;
 mod list;
 mod matmul;
@@ -13,9 +14,10 @@ mod report;
 mod rows;
 
 use anyhow::bail;
+use redline_compute::{Format, KvFormat};
 use serde::Serialize;
 
-use super::capture::Shown;
+use super::capture::{self, Shown};
 use crate::commands::Context;
 use crate::environment::Environment;
 use lab::Lab;
@@ -44,7 +46,8 @@ struct Case {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Matmul(matmul::Shape),
-    Attention(attention::Heads),
+    Attention(attention::Heads, KvFormat),
+    Experts(Format),
     Rows(rows::Verb),
 }
 
@@ -69,12 +72,13 @@ impl Case {
                 self.tokens,
                 self.beyond_caches,
             )),
-            Kind::Attention(heads) => Box::new(attention::Attention::new(
+            Kind::Attention(heads, format) => Box::new(attention::Attention::new(
                 lab,
-                heads,
+                (heads, format),
                 self.tokens,
                 self.depth.unwrap_or(0),
             )),
+            Kind::Experts(format) => Box::new(experts::Experts::new(lab, format, self.tokens)),
             Kind::Rows(verb) => Box::new(rows::Rows::new(lab, verb, self.tokens)),
         }
     }
@@ -151,7 +155,6 @@ pub(crate) struct Entry {
 /// If no case is chosen, or the user stops it.
 pub(crate) fn run(filter: Option<&str>, context: &Context) -> anyhow::Result<Report> {
     let environment = Environment::detect();
-    let mut lab = Lab::new(context, &environment);
     let cases: Vec<Case> = list::all()
         .into_iter()
         .filter(|case| is_chosen(&case.name(), filter))
@@ -163,6 +166,8 @@ pub(crate) fn run(filter: Option<&str>, context: &Context) -> anyhow::Result<Rep
             list::all()[0].name()
         );
     }
+    let limits = capture::peaks(context)?;
+    let mut lab = Lab::new(context, &environment);
     let shown = Shown::new();
     let mut entries = Vec::with_capacity(cases.len());
     for (index, case) in cases.iter().enumerate() {
@@ -174,7 +179,7 @@ pub(crate) fn run(filter: Option<&str>, context: &Context) -> anyhow::Result<Rep
         entries.push(lab.measure(case));
     }
     shown.clear();
-    Ok(Report::new(entries, environment, context))
+    Ok(Report::new(entries, limits, environment, context))
 }
 
 fn is_chosen(name: &str, filter: Option<&str>) -> bool {
@@ -208,6 +213,7 @@ mod tests {
             "gated silu",
             "embed",
             "append_kv",
+            "experts",
         ] {
             assert!(names.iter().any(|name| name.starts_with(verb)), "{verb}");
         }

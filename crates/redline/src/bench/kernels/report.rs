@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Entry;
-use crate::bench::median;
+use crate::bench::capture::Peaks;
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::session::Computing;
@@ -20,16 +20,24 @@ pub(crate) struct Report {
     entries: Vec<Entry>,
     /// Whether every entry's output has the scalar code's bits.
     pub(crate) correct: bool,
+    /// Arithmetic limits before the first entry.
+    limits: Peaks,
     environment: Environment,
 }
 
 impl Report {
-    pub(super) fn new(entries: Vec<Entry>, environment: Environment, context: &Context) -> Self {
+    pub(super) fn new(
+        entries: Vec<Entry>,
+        limits: Peaks,
+        environment: Environment,
+        context: &Context,
+    ) -> Self {
         Self {
             schema_version: 1,
             computing: Computing::new(&context.config),
             correct: entries.iter().all(|entry| entry.correct),
             entries,
+            limits,
             environment,
         }
     }
@@ -45,16 +53,12 @@ impl Report {
         for entry in &self.entries {
             row(&mut text, entry);
         }
-        let rates = |pick: fn(&Entry) -> Option<f64>| {
-            median(&self.entries.iter().filter_map(pick).collect::<Vec<_>>())
-        };
         let shifted = self.entries.iter().filter(|entry| entry.shifted).count();
         let _ = writeln!(
             text,
             "\nAn entry's limit is what the same process measured right before and after it: reading a \
-             set of that size, or the arithmetic of the instruction set (median {:.2} TOPS). \
-             {shifted} of {} entries shifted (*): a rate differs by > 25 % before and after, twice.",
-            rates(|entry| entry.peak_operations_per_second.map(|[rate, _]| rate)) / 1e12,
+             set of that size, or the arithmetic of the instruction set. {shifted} of {} entries shifted \
+             (*): a rate differs by > 25 % before and after, twice.",
             self.entries.len()
         );
         let wrong = self.entries.iter().filter(|entry| !entry.correct).count();
@@ -72,7 +76,8 @@ impl Report {
             .collect();
         let _ = writeln!(
             text,
-            "\n- cpu: {}, {} cores, {}\n- caches: {}",
+            "\n- arithmetic limits (TOPS): {}\n- cpu: {}, {} cores, {}\n- caches: {}",
+            self.limits.routes(),
             environment.cpu,
             environment.cores,
             environment.virtualization,
