@@ -15,18 +15,21 @@ use crate::shell::{command, root};
 
 /// Instructions that a kernel is made for: the token's name, a part of the kernel's name, the
 /// beginning of the instruction, its registers.
-const EXPECTED: [(&str, &str, &str, &str); 14] = [
+const EXPECTED: [(&str, &str, &str, &str); 17] = [
     ("Avx512", "kernels::matmul::Quantized", "vpdpbusd", "zmm"),
+    ("Avx512", "kernels::tiles::Fill", "tdpb", "tmm"),
     ("Avx512", "kernels::matmul::Floats", "vfmadd", "zmm"),
     ("Avx512", "kernels::matmul::Floats", "vcvtph2ps", "zmm"),
-    ("Avx512", "kernels::attention::Heads", "vfmadd", "zmm"),
-    ("Avx512", "kernels::attention::Heads", "vcvtph2ps", "zmm"),
+    ("Avx512", "kernels::panel_float::Fill", "vfmadd", "zmm"),
+    ("Avx512", "kernels::attention::Part", "vfmadd", "zmm"),
+    ("Avx512", "kernels::attention::Part", "vcvtph2ps", "zmm"),
     ("Avx512", "kernels::norm::Row", "vfmadd", "zmm"),
     ("Avx512", "kernels::elementwise::Gated", "vfmadd", "zmm"),
     ("Avx512", "kernels::quantized::Quantize", "vcvtps2dq", "zmm"),
     ("Avx2", "kernels::matmul::Quantized", "vpmaddubsw", "ymm"),
     ("Avx2", "kernels::matmul::Floats", "vfmadd", "ymm"),
-    ("Avx2", "kernels::attention::Heads", "vfmadd", "ymm"),
+    ("Avx2", "kernels::panel_float::Fill", "vfmadd", "ymm"),
+    ("Avx2", "kernels::attention::Part", "vfmadd", "ymm"),
     ("Avx2", "kernels::norm::Row", "vfmadd", "ymm"),
     ("Avx2", "kernels::elementwise::Gated", "vfmadd", "ymm"),
     ("Avx2", "kernels::quantized::Quantize", "vcvtps2dq", "ymm"),

@@ -30,7 +30,7 @@ const QWEN_Q4_K_M: &str = "synth:qwen2.5-0.5b:q4_k_m";
 const QWEN_Q8_0: &str = "synth:qwen2.5-0.5b:q8_0";
 const QWEN_Q4_0: &str = "synth:qwen2.5-0.5b:q4_0";
 const QWEN_F16: &str = "synth:qwen2.5-0.5b:f16";
-const PHI3: &str = "synth:phi3-mini:q4_k_m";
+const PHI3: &str = "synth:phi-3-mini-4k:q4_k_m";
 const GEMMA: &str = "gemma3-270m";
 const SMOLLM: &str = "smollm2-135m";
 
