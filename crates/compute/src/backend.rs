@@ -99,10 +99,15 @@ impl RopeTable {
 }
 
 /// Storage of keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(non_camel_case_types, reason = "the formats' own names")]
 pub enum KvFormat {
     /// Half precision, rounded to nearest even.
+    #[default]
     F16,
+    /// Eight bits by the rule of activations, in groups of 32 elements of a head (the last may be
+    /// shorter) with a scale in half precision.
+    Q8_0,
 }
 
 /// Dimensions of a KV cache.
@@ -121,13 +126,52 @@ pub struct KvShape {
 }
 
 impl KvFormat {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::F16, Self::Q8_0];
+
+    /// `f16` or `q8_0`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
     /// Bytes of one key or value of `head_dim` elements.
     #[must_use]
     pub const fn vector_bytes(self, head_dim: usize) -> usize {
         match self {
             Self::F16 => 2 * head_dim,
+            Self::Q8_0 => head_dim + 2 * head_dim.div_ceil(32),
         }
     }
+}
+
+impl std::fmt::Display for KvFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for KvFormat {
+    type Err = UnknownKvFormat;
+
+    fn from_str(s: &str) -> Result<Self, UnknownKvFormat> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.name() == s)
+            .ok_or_else(|| UnknownKvFormat {
+                found: s.to_owned(),
+            })
+    }
+}
+
+/// A name that is no [`KvFormat`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown format of keys and values {found:?}: expected f16 or q8_0")]
+pub struct UnknownKvFormat {
+    found: String,
 }
 
 impl KvShape {

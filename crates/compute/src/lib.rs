@@ -20,7 +20,7 @@ mod simd;
 
 pub use backend::{
     Activation, AttentionShape, AttentionSpan, Backend, KvFormat, KvShape, KvSlot, MatmulJob, Norm,
-    PAGE_POSITIONS, PageId, RopeStyle, RopeTable,
+    PAGE_POSITIONS, PageId, RopeStyle, RopeTable, UnknownKvFormat,
 };
 pub use cpu::Cpu;
 pub use experts::{ExpertJob, ExpertRows, MAX_EXPERTS_PER_TOKEN, RouteShape, Routing};

@@ -1,6 +1,6 @@
 //! From an open file to a model that can step.
 
-use redline_compute::{Backend, PAGE_POSITIONS, RopeTable};
+use redline_compute::{Backend, KvFormat, PAGE_POSITIONS, RopeTable};
 use redline_gguf::Gguf;
 
 use crate::forward::Scratch;
@@ -25,6 +25,8 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Pages of the KV cache; `None`: enough for one sequence of `context` positions.
     pub kv_pages: Option<usize>,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
     /// Tokens in one step.
     pub max_step_tokens: usize,
     /// Rows of logits in one step.
@@ -36,6 +38,7 @@ impl Default for LoadOptions {
         Self {
             context: None,
             kv_pages: None,
+            kv_format: KvFormat::default(),
             max_step_tokens: 512,
             max_logit_rows: 16,
         }
@@ -59,6 +62,7 @@ pub struct LoadProgress {
 pub(crate) struct Limits {
     pub(crate) context: usize,
     pub(crate) kv_pages: usize,
+    pub(crate) kv_format: KvFormat,
     pub(crate) max_step_tokens: usize,
     pub(crate) max_logit_rows: usize,
 }
@@ -81,6 +85,7 @@ impl Limits {
         Ok(Self {
             context: check("context", context, trained)?,
             kv_pages: check("kv_pages", kv_pages, MAX_PAGES)?,
+            kv_format: options.kv_format,
             max_step_tokens: check("max_step_tokens", options.max_step_tokens, MAX_ROWS)?,
             max_logit_rows: check("max_logit_rows", options.max_logit_rows, MAX_ROWS)?,
         })
@@ -125,7 +130,7 @@ impl<B: Backend> Model<B> {
             .iter()
             .map(|rope| rope.table(limits.context))
             .collect();
-        let kv = backend.kv_cache(kv_shape(&properties, limits.kv_pages));
+        let kv = backend.kv_cache(kv_shape(&properties, limits.kv_format, limits.kv_pages));
         let scratch = Scratch::new(&mut backend, &properties, &limits);
         let total_bytes = memory.weight_bytes;
         progress(LoadProgress {

@@ -43,7 +43,7 @@ impl MemoryPlan {
             expected: "a size below 2^64 bytes".to_owned(),
             found,
         };
-        let page_bytes = kv_shape(properties, 1).page_bytes() as u64;
+        let page_bytes = kv_shape(properties, limits.kv_format, 1).page_bytes() as u64;
         let kv_bytes = page_bytes
             .checked_mul(limits.kv_pages as u64)
             .ok_or_else(|| too_large("kv_pages", limits.kv_pages))?;
@@ -66,13 +66,13 @@ impl MemoryPlan {
 }
 
 /// The model's KV cache with `pages` pages.
-pub(crate) fn kv_shape(properties: &Properties, pages: usize) -> KvShape {
+pub(crate) fn kv_shape(properties: &Properties, format: KvFormat, pages: usize) -> KvShape {
     KvShape {
         layers: properties.layers.len(),
         pages,
         kv_heads: properties.kv_heads,
         head_dim: properties.head_dim,
-        format: KvFormat::F16,
+        format,
     }
 }
 

@@ -8,7 +8,7 @@
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use redline_compute::{Cpu, Isa};
+use redline_compute::{Cpu, Isa, KvFormat};
 use redline_model::{
     Error, Forward, LoadOptions, LoadProgress, LogitRows, MemoryPlan, Model, ModelFile, Observer,
     SequenceStep, Stage, StepPlan,
@@ -58,6 +58,7 @@ fn memory_is_planned(shape: tiny::Shape) {
     let options = LoadOptions {
         context: Some(100),
         kv_pages: Some(3),
+        kv_format: KvFormat::F16,
         max_step_tokens: 10,
         max_logit_rows: 2,
     };
@@ -143,6 +144,7 @@ fn plans_have_limits() {
     let limits = LoadOptions {
         context: Some(200),
         kv_pages: Some(4),
+        kv_format: KvFormat::F16,
         max_step_tokens: 100,
         max_logit_rows: 10,
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use redline_compute::Isa;
+use redline_compute::{Isa, KvFormat};
 
 use crate::commands;
 
@@ -49,6 +49,9 @@ pub(crate) struct Compute {
         help_heading = "Computing"
     )]
     pub(crate) isa: Option<Isa>,
+    /// How keys and values are stored [default: f16]
+    #[arg(long, value_name = "f16|q8_0", help_heading = "Computing")]
+    pub(crate) kv: Option<KvFormat>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", help_heading = "Computing")]
     pub(crate) threads: Option<usize>,

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use redline_compute::Isa;
+use redline_compute::{Isa, KvFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Compute, Global};
@@ -34,6 +34,9 @@ pub(crate) struct Config {
     /// Kernels' instruction set, one this machine has.
     #[serde(serialize_with = "displayed")]
     pub(crate) isa: Isa,
+    /// How keys and values are stored.
+    #[serde(serialize_with = "displayed")]
+    pub(crate) kv: KvFormat,
     /// Compute threads.
     pub(crate) threads: NonZeroUsize,
     /// Prompt tokens computed in one step.
@@ -70,6 +73,7 @@ struct RawConfig {
     cache_dir: Option<PathBuf>,
     model: Option<String>,
     isa: Option<String>,
+    kv: Option<String>,
     threads: Option<usize>,
     chunk_tokens: Option<usize>,
     context_tokens: Option<usize>,
@@ -83,6 +87,7 @@ impl RawConfig {
             cache_dir: self.cache_dir.or(lower.cache_dir),
             model: self.model.or(lower.model),
             isa: self.isa.or(lower.isa),
+            kv: self.kv.or(lower.kv),
             threads: self.threads.or(lower.threads),
             chunk_tokens: self.chunk_tokens.or(lower.chunk_tokens),
             context_tokens: self.context_tokens.or(lower.context_tokens),
@@ -126,6 +131,7 @@ impl Config {
                 .context("no place for the cache: neither HOME nor REDLINE_CACHE is set; give --cache-dir")?,
             model: raw.model,
             isa: isa(raw.isa.as_deref())?,
+            kv: kv(raw.kv.as_deref())?,
             threads: threads(raw.threads.unwrap_or(cores.min(MAX_THREADS)))?,
             chunk_tokens: positive("chunk", raw.chunk_tokens.unwrap_or(DEFAULT_CHUNK_TOKENS))?,
             context_tokens: raw.context_tokens.map(|n| positive("context", n)).transpose()?,
@@ -152,6 +158,12 @@ fn isa(named: Option<&str>) -> Result<Isa, Usage> {
         "isa: this machine lacks {isa}, it has {}",
         available.join(", ")
     )))
+}
+
+fn kv(named: Option<&str>) -> Result<KvFormat, Usage> {
+    named.map_or(Ok(KvFormat::default()), |name| {
+        name.parse().map_err(|error| Usage(format!("kv: {error}")))
+    })
 }
 
 fn threads(count: usize) -> Result<NonZeroUsize, Usage> {
@@ -217,6 +229,7 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
         cache_dir: variables("REDLINE_CACHE").map(PathBuf::from),
         model: text("REDLINE_MODEL")?,
         isa: text("REDLINE_ISA")?,
+        kv: text("REDLINE_KV")?,
         threads: number("REDLINE_THREADS")?,
         chunk_tokens: number("REDLINE_CHUNK_TOKENS")?,
         context_tokens: number("REDLINE_CONTEXT_TOKENS")?,
@@ -231,6 +244,7 @@ fn from_flags(global: &Global, compute: &Compute) -> RawConfig {
     RawConfig {
         cache_dir: global.cache_dir.clone(),
         isa: compute.isa.map(|isa| isa.name().to_owned()),
+        kv: compute.kv.map(|kv| kv.name().to_owned()),
         threads: compute.threads,
         chunk_tokens: compute.chunk,
         context_tokens: compute.context,
@@ -319,6 +333,11 @@ mod tests {
                 Compute::default(),
                 vec![home, ("REDLINE_ISA", "sse9")],
                 "sse9",
+            ),
+            (
+                Compute::default(),
+                vec![home, ("REDLINE_KV", "q9_0")],
+                "q9_0",
             ),
             (
                 Compute::default(),

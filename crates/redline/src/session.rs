@@ -21,6 +21,8 @@ pub(crate) const DEFAULT_CONTEXT_TOKENS: usize = 4096;
 pub(crate) struct Computing {
     /// Instruction set.
     pub(crate) isa: &'static str,
+    /// Format of keys and values.
+    pub(crate) kv: &'static str,
     /// Threads.
     pub(crate) threads: usize,
     /// Prompt tokens in one step.
@@ -34,6 +36,7 @@ impl Computing {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             isa: config.isa.name(),
+            kv: config.kv.name(),
             threads: config.threads.get(),
             chunk_tokens: config.chunk_tokens.get(),
             arithmetic_version: ARITHMETIC_VERSION,
@@ -71,6 +74,7 @@ pub(crate) fn tokenizer(gguf: &Gguf<'_>, resolved: &Resolved) -> anyhow::Result<
 pub(crate) fn load_options(config: &Config, context_tokens: Option<usize>) -> LoadOptions {
     LoadOptions {
         context: context_tokens,
+        kv_format: config.kv,
         max_step_tokens: config.chunk_tokens.get(),
         ..LoadOptions::default()
     }

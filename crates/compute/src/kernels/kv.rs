@@ -12,6 +12,11 @@ use crate::KvFormat;
 use crate::backend::PAGE_POSITIONS;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
+/// Elements that share a scale.
+const GROUP: usize = 32;
+/// A larger scale would be an infinity, and its zeros no numbers.
+const LARGEST_HALF: f32 = 65504.0;
+
 /// Keys or values of one head in one page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slab<'a> {
@@ -70,35 +75,97 @@ impl<S: Simd> Kernel<S> for Store<'_> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let width = self.format.vector_bytes(self.head_dim);
-        let heads = self.row.chunks_exact(self.head_dim);
+        let Self {
+            head_dim, offset, ..
+        } = self;
+        let width = self.format.vector_bytes(head_dim);
+        let (block, lane) = (offset / 16 * 16, offset % 16);
+        let heads = self.row.chunks_exact(head_dim);
         for (x, slab) in heads.zip(self.slabs.chunks_exact_mut(PAGE_POSITIONS * width)) {
-            // Where the position's elements begin, and how far apart they are.
-            let (start, stride) = if self.is_value {
-                (self.offset * width, 1)
-            } else {
-                (self.offset / 16 * 16 * width, 16)
-            };
-            let lane = if self.is_value { 0 } else { self.offset % 16 };
-            let to = &mut slab[start..][..stride * width];
-            match self.format {
-                KvFormat::F16 => {
-                    let (to, _) = to.as_chunks_mut::<2>();
-                    let to = &mut to[lane..];
-                    for (x, to) in x.chunks(16).zip(to.chunks_mut(16 * stride)) {
-                        let mut halves = [0; 32];
-                        s.narrow_f16(s.load_partial(x), &mut halves);
-                        for (half, to) in halves.as_chunks::<2>().0[..x.len()]
-                            .iter()
-                            .zip(to.iter_mut().step_by(stride))
-                        {
-                            *to = *half;
+            let value = offset * width..(offset + 1) * width;
+            let keys = block * width..(block + 16) * width;
+            match (self.format, self.is_value) {
+                (KvFormat::F16, true) => store_halves(s, x, &mut slab[value]),
+                (KvFormat::F16, false) => spread_halves(s, x, lane, &mut slab[keys]),
+                (KvFormat::Q8_0, true) => {
+                    let (quants, scales) = slab[value].split_at_mut(head_dim);
+                    let groups = x.chunks(GROUP).zip(quants.chunks_mut(GROUP));
+                    for ((x, to), scale) in groups.zip(scales.as_chunks_mut().0) {
+                        let (q, d) = quantize(s, x);
+                        to.copy_from_slice(&bytemuck::cast_slice(&q)[..x.len()]);
+                        *scale = d;
+                    }
+                }
+                (KvFormat::Q8_0, false) => {
+                    let (quants, scales) = slab[keys].split_at_mut(16 * head_dim);
+                    let groups = x
+                        .chunks(GROUP)
+                        .zip(quants.as_chunks_mut::<16>().0.chunks_mut(GROUP));
+                    for ((x, to), scales) in groups.zip(scales.as_chunks_mut::<32>().0) {
+                        let (q, d) = quantize(s, x);
+                        for (q, to) in q.iter().zip(to) {
+                            to[lane] = q.cast_unsigned();
                         }
+                        scales.as_chunks_mut().0[lane] = d;
                     }
                 }
             }
         }
     }
+}
+
+/// Rounds to half precision.
+#[inline(always)]
+fn store_halves<S: Simd>(s: S, x: &[f32], to: &mut [u8]) {
+    let (vectors, tail) = x.as_chunks::<16>();
+    let (to, to_tail) = to.as_chunks_mut::<32>();
+    for (x, to) in vectors.iter().zip(to) {
+        s.narrow_f16(s.load(x), to);
+    }
+    if !tail.is_empty() {
+        let mut halves = [0; 32];
+        s.narrow_f16(s.load_partial(tail), &mut halves);
+        to_tail.copy_from_slice(&halves[..to_tail.len()]);
+    }
+}
+
+/// Rounds to half precision, into one lane of a block of keys.
+#[inline(always)]
+fn spread_halves<S: Simd>(s: S, x: &[f32], lane: usize, block: &mut [u8]) {
+    let (block, _) = block.as_chunks_mut::<32>();
+    for (x, to) in x.chunks(16).zip(block.chunks_mut(16)) {
+        let mut halves = [0; 32];
+        match x.first_chunk() {
+            Some(x) => s.narrow_f16(s.load(x), &mut halves),
+            None => s.narrow_f16(s.load_partial(x), &mut halves),
+        }
+        for (half, to) in halves.as_chunks::<2>().0.iter().zip(to) {
+            to.as_chunks_mut().0[lane] = *half;
+        }
+    }
+}
+
+/// Quants of up to [`GROUP`] elements, by the rule of activations, and their scale in half precision.
+#[inline(always)]
+fn quantize<S: Simd>(s: S, x: &[f32]) -> ([i8; GROUP], [u8; 2]) {
+    let mut padded = [0.0; GROUP];
+    padded[..x.len()].copy_from_slice(x);
+    let (x, _) = padded.as_chunks::<16>();
+    let (low, high) = (s.load(&x[0]), s.load(&x[1]));
+    let (a, b) = (s.abs(low), s.abs(high));
+    let largest = s.max(s.select_lt(a, b, b, a));
+    let (scale, inverse) = if largest < 1e-30 {
+        (0.0, 0.0)
+    } else {
+        ((largest / 127.0).min(LARGEST_HALF), 127.0 / largest)
+    };
+    let mut quants = [0; GROUP];
+    let (to, _) = quants.as_chunks_mut::<16>();
+    s.narrow_i8(s.round(s.mul(low, s.splat(inverse))), &mut to[0]);
+    s.narrow_i8(s.round(s.mul(high, s.splat(inverse))), &mut to[1]);
+    let mut halves = [0; 32];
+    s.narrow_f16(s.splat(scale), &mut halves);
+    (quants, [halves[0], halves[1]])
 }
 
 /// Widens the keys of positions `16 block ..` of a page: `to[i][c]` gets element `16 i + c` of each,
@@ -122,6 +189,23 @@ pub(crate) fn widen_keys<S: Simd>(
                     s.prefetch(ahead, offset + 32 * i);
                 }
                 s.store(s.widen_f16(halves), to);
+            }
+        }
+        KvFormat::Q8_0 => {
+            let (quants, scales) = bytes.split_at(16 * slab.head_dim);
+            let groups = quants
+                .as_chunks::<16>()
+                .0
+                .chunks(GROUP)
+                .zip(to.chunks_mut(GROUP));
+            for (g, ((quants, to), scale)) in groups.zip(scales.as_chunks().0).enumerate() {
+                let scale = s.widen_f16(scale);
+                for (i, (q, to)) in quants.iter().zip(to).enumerate() {
+                    if i % 4 == 0 {
+                        s.prefetch(ahead, offset + 16 * (GROUP * g + i));
+                    }
+                    s.store(s.mul(s.convert_i8(q), scale), to);
+                }
             }
         }
     }
@@ -160,6 +244,21 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
                     let mut padded = [0; 32];
                     padded[..tail.len()].copy_from_slice(tail);
                     s.store(s.widen_f16(&padded), &mut to[vectors.len()]);
+                }
+            }
+            KvFormat::Q8_0 => {
+                s.prefetch(ahead, position * width + elements.start);
+                let (quants, scales) = value.split_at(slab.head_dim);
+                let (scales, _) = scales.as_chunks::<2>();
+                for (i, (q, to)) in quants[elements.clone()]
+                    .chunks(16)
+                    .zip(to.iter_mut())
+                    .enumerate()
+                {
+                    let mut padded = [0; 16];
+                    padded[..q.len()].copy_from_slice(q);
+                    let scale = half::f16::from_le_bytes(scales[(vector + i) / 2]).to_f32();
+                    s.store(s.mul(s.convert_i8(&padded), s.splat(scale)), to);
                 }
             }
         }

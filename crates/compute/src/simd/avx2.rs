@@ -96,6 +96,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn convert_i8(self, x: &[u8; 16]) -> Pair {
+        let [low, high] = halves::<_, 8, 16>(x);
+        [op!(widen_i8(low)), op!(widen_i8(high))]
+    }
+
+    #[inline(always)]
     fn narrow_f16(self, x: Pair, to: &mut [u8; 32]) {
         for (half, to) in x.into_iter().zip(to.chunks_exact_mut(16)) {
             let bits = op!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(half));
@@ -193,6 +199,14 @@ fn widen_f16(x: &[u8; 16]) -> __m256 {
     // SAFETY: the pointer comes from a reference to exactly the bytes read.
     let bits = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
     _mm256_cvtph_ps(bits)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_i8(x: &[u8; 8]) -> __m256 {
+    // SAFETY: the pointer comes from a reference to exactly the bytes read.
+    let bytes = unsafe { _mm_loadl_epi64(x.as_ptr().cast()) };
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
 }
 
 #[inline]

@@ -83,6 +83,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn convert_i8(self, x: &[u8; 16]) -> __m512 {
+        let bytes = op!(_mm_loadu_si128(x.as_ptr().cast()));
+        op!(widen_i8(bytes))
+    }
+
+    #[inline(always)]
     fn narrow_f16(self, x: __m512, to: &mut [u8; 32]) {
         let bits = op!(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
         op!(_mm256_storeu_si256(to.as_mut_ptr().cast(), bits));
@@ -163,6 +169,12 @@ impl Simd for Avx512 {
 #[target_feature(enable = "avx512f")]
 fn widen_bf16(bits: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen_i8(bytes: __m128i) -> __m512 {
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
 }
 
 #[inline]

@@ -213,6 +213,8 @@ pub(crate) trait Simd: Copy {
     fn widen_f16(self, x: &[u8; 32]) -> Self::F32;
     /// Exact widening of sixteen little-endian bfloat16 values.
     fn widen_bf16(self, x: &[u8; 32]) -> Self::F32;
+    /// Exact conversion of sixteen signed bytes.
+    fn convert_i8(self, x: &[u8; 16]) -> Self::F32;
     /// Rounding to half precision, nearest even.
     fn narrow_f16(self, x: Self::F32, to: &mut [u8; 32]);
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;

@@ -49,6 +49,10 @@ impl Simd for Scalar {
         std::array::from_fn(|i| bf16::from_le_bytes(*at(x, i)).to_f32())
     }
 
+    fn convert_i8(self, x: &[u8; 16]) -> [f32; 16] {
+        x.map(|x| f32::from(x.cast_signed()))
+    }
+
     fn narrow_f16(self, x: [f32; 16], to: &mut [u8; 32]) {
         for (to, x) in to.chunks_exact_mut(2).zip(x) {
             to.copy_from_slice(&f16::from_f32(x).to_le_bytes());

@@ -1,6 +1,6 @@
 //! Tiny models with random weights, built in memory, one part at a time changeable.
 
-use redline_compute::{Backend, Cpu, Format, Isa, quant};
+use redline_compute::{Backend, Cpu, Format, Isa, KvFormat, quant};
 use redline_gguf::{ArrayBuf, TensorType, TokenId, Value, Writer};
 use redline_model::{
     Error, Forward, LoadOptions, LogitRows, Model, ModelFile, PageId, SequenceStep, StepPlan,
@@ -298,6 +298,7 @@ pub(crate) fn options() -> LoadOptions {
     LoadOptions {
         context: Some(CONTEXT),
         kv_pages: Some(12),
+        kv_format: KvFormat::F16,
         max_step_tokens: 512,
         max_logit_rows: 512,
     }

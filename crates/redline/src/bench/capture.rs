@@ -139,6 +139,7 @@ fn launch(
         .arg("bench-worker")
         .args(job.tests.flags())
         .args(["--isa", config.isa.name()])
+        .args(["--kv", config.kv.name()])
         .args(["--threads", &config.threads.to_string()])
         .args(["--chunk", &config.chunk_tokens.to_string()])
         .arg("--")

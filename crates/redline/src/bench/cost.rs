@@ -4,14 +4,12 @@
 //! keys and values of each layer up to its window. A multiplication and an addition are two
 //! operations; attention counts.
 
+use redline_compute::KvFormat;
 use redline_compute::limits::Operand;
 use redline_gguf::{Gguf, Tensor, TensorType};
 use redline_model::Properties;
 
 use super::selection::{Phase, Test};
-
-/// Bytes of a cached element: F16.
-const KV_ELEMENT_BYTES: u64 = 2;
 
 /// A model's costs.
 #[derive(Debug, Clone)]
@@ -26,8 +24,8 @@ pub(crate) struct Cost {
     head: (f64, bool),
     /// For each layer, its window.
     windows: Vec<Option<usize>>,
-    /// Elements of a position's keys in one layer.
-    kv_width: f64,
+    /// Bytes of a position's keys in one layer, and its values.
+    kv_bytes: f64,
     /// Elements of a position's queries in one layer.
     query_width: f64,
 }
@@ -69,13 +67,13 @@ impl Cost {
             body_f32: 0.0,
             head: (0.0, true),
             windows: Vec::new(),
-            kv_width: 0.0,
+            kv_bytes: 0.0,
             query_width: 0.0,
         }
     }
 
     /// Adds up a model.
-    pub(crate) fn new(gguf: &Gguf<'_>, properties: &Properties) -> Self {
+    pub(crate) fn new(gguf: &Gguf<'_>, properties: &Properties, kv: KvFormat) -> Self {
         let tied = gguf.tensor("output.weight").is_none();
         let mut cost = Self {
             weight_bytes: 0,
@@ -83,7 +81,7 @@ impl Cost {
             body_f32: 0.0,
             head: (0.0, false),
             windows: properties.layers.iter().map(|layer| layer.window).collect(),
-            kv_width: (properties.kv_heads * properties.head_dim) as f64,
+            kv_bytes: (2 * properties.kv_heads * kv.vector_bytes(properties.head_dim)) as f64,
             query_width: (properties.heads * properties.head_dim) as f64,
         };
         for tensor in gguf.tensors() {
@@ -130,7 +128,7 @@ impl Cost {
     /// of every sequence.
     pub(crate) fn bytes_per_step(&self, test: Test) -> f64 {
         let attended = self.attended(test) / test.tokens as f64;
-        let kv_bytes = attended * 2.0 * self.kv_width * KV_ELEMENT_BYTES as f64;
+        let kv_bytes = attended * self.kv_bytes;
         self.weight_bytes as f64 + kv_bytes
     }
 
@@ -195,7 +193,7 @@ mod tests {
             body_f32: 0.0,
             head: (0.0, false),
             windows: windows.to_vec(),
-            kv_width: 4.0,
+            kv_bytes: 16.0,
             query_width: 8.0,
         };
         let tied = !tensors

@@ -265,6 +265,7 @@ mod tests {
         };
         let computing = Computing {
             isa: "scalar",
+            kv: "f16",
             threads: 1,
             chunk_tokens: 512,
             arithmetic_version: 1,

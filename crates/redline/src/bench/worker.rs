@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     for test in (0..WARM_UPS).flat_map(|_| warm_up) {
         bench.round(test)?;
     }
-    let cost = Cost::new(&gguf, &properties);
+    let cost = Cost::new(&gguf, &properties, context.config.kv);
     let mut runs = Vec::new();
     let mut peak_rss = None;
     for test in tests {

@@ -98,7 +98,11 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         subject(&gguf, &resolved, file.bytes()),
         Computing::new(&context.config),
         &launches,
-        report::rows(&launches, &Cost::new(&gguf, &properties), &peaks),
+        report::rows(
+            &launches,
+            &Cost::new(&gguf, &properties, context.config.kv),
+            &peaks,
+        ),
         Surroundings {
             limits: peaks,
             environment,

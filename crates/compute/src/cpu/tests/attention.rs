@@ -150,6 +150,7 @@ impl Attended {
                 .iter()
                 .map(|x| quant::Half::from_f32(*x).to_f32())
                 .collect(),
+            KvFormat::Q8_0 => x.chunks(32).flat_map(quantized).collect(),
         }
     }
 
@@ -222,8 +223,16 @@ impl Attended {
         out
     }
 
+    /// Checks every format.
+    fn check(mut self) {
+        for format in KvFormat::ALL {
+            self.format = format;
+            self.check_format();
+        }
+    }
+
     /// Checks the results of whole prompts against the definition, and of smaller steps against them.
-    fn check(&self) {
+    fn check_format(&self) {
         let name = format!("{:?} {:?}", self.format, self.shape);
         let most = self.sequences.iter().map(|s| s.queries).max().unwrap();
         let out = same_everywhere(&name, |cpu| self.run(cpu, most));
@@ -243,6 +252,17 @@ impl Attended {
             assert_same(&format!("{name}: steps of {step}"), &stepped, &out);
         }
     }
+}
+
+/// A group as Q8_0 stores it.
+fn quantized(x: &[f32]) -> Vec<f32> {
+    let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    if largest < 1e-30 {
+        return vec![0.0; x.len()];
+    }
+    let scale = quant::Half::from_f32((largest / 127.0).min(65504.0)).to_f32();
+    let quant = |x: &f32| (x * (127.0 / largest)).round_ties_even();
+    x.iter().map(|x| quant(x) * scale).collect()
 }
 
 fn exp(x: f32) -> f32 {
@@ -289,6 +309,26 @@ fn attention_gives_the_same_bits_everywhere_and_is_softmax() {
             for positions in [1, 64, 65, 600] {
                 let shape = shape(heads, kv_heads, head_dim, window);
                 Attended::new(shape, &[(positions, positions.min(5))]).check();
+            }
+        }
+    }
+}
+
+/// Keys and values of every magnitude, as far as half precision and quants go.
+#[test]
+fn extreme_keys_and_values() {
+    let shape = shape(3, 1, 48, None);
+    for scale in [0.0, 1e-31, 1e-9, 6e4] {
+        let mut attended = Attended::new(shape, &[(40, 2)]);
+        for format in KvFormat::ALL {
+            attended.format = format;
+            for sequence in &mut attended.sequences {
+                sequence.k = noise(3, 40 * 48).iter().map(|x| x * scale).collect();
+                sequence.v = sequence.k.clone();
+            }
+            let out = same_everywhere("extremes", |cpu| attended.run(cpu, 2));
+            for (out, case) in out.chunks(48).zip(attended.cases()) {
+                assert_same("extremes", out, &attended.plainly(case));
             }
         }
     }
