@@ -23,7 +23,7 @@ const LAYERS: usize = 8;
 pub(super) struct Attention {
     backend: Cpu,
     heads: Heads,
-    format: KvFormat,
+    stored: KvShape,
     tokens: usize,
     depth: usize,
     cache: <Cpu as Backend>::KvCache,
@@ -48,13 +48,14 @@ impl Attention {
         let pages: Vec<PageId> = (0..positions.div_ceil(PAGE_POSITIONS) as u32)
             .map(PageId)
             .collect();
-        let mut cache = backend.kv_cache(KvShape {
+        let stored = KvShape {
             layers: LAYERS,
             pages: pages.len(),
             kv_heads: heads.kv_heads,
             head_dim: heads.head_dim,
             format,
-        });
+        };
+        let mut cache = backend.kv_cache(stored);
         let width = heads.kv_heads * heads.head_dim;
         let keys = lab::values(3, positions * width);
         let keys = lab::buffer(&mut backend, width, &keys);
@@ -76,7 +77,7 @@ impl Attention {
         Self {
             backend,
             heads,
-            format,
+            stored,
             tokens,
             depth,
             cache,
@@ -103,6 +104,8 @@ impl Attention {
     fn scalar(&self) -> Vec<f32> {
         let width = self.heads.heads * self.heads.head_dim;
         let mut backend = Cpu::new(Isa::Scalar, 1);
+        // What a backend needs for a cache's sizes, it makes together with a cache.
+        let _unused = backend.kv_cache(self.stored);
         let query = &self.queries[self.queries.len() - width..];
         let q = lab::buffer(&mut backend, width, query);
         let mut out = backend.buffer(1, width);
@@ -125,7 +128,7 @@ impl Work for Attention {
             head_dim,
         } = self.heads;
         let positions = self.depth + self.tokens;
-        let bytes = positions * 2 * kv_heads * self.format.vector_bytes(head_dim);
+        let bytes = positions * 2 * kv_heads * self.stored.format.vector_bytes(head_dim);
         // Each query sees the positions up to its own.
         let seen: usize = (self.depth + 1..=positions).sum();
         Cost {

@@ -71,14 +71,7 @@ impl Stage {
             _ => RopeStyle::Neox,
         };
         let frequencies = RopeTable::frequencies(10_000.0, HEAD_DIM);
-        let pages = tokens.div_ceil(PAGE_POSITIONS);
-        let cache = backend.kv_cache(KvShape {
-            layers: 1,
-            pages,
-            kv_heads: width / HEAD_DIM,
-            head_dim: HEAD_DIM,
-            format: KvFormat::F16,
-        });
+        let cache = backend.kv_cache(stored(tokens));
         Self {
             x,
             y,
@@ -141,10 +134,22 @@ impl Stage {
             pages: &pages,
         };
         let mut scalar = Cpu::new(Isa::Scalar, 1);
+        // What a backend needs for a cache's sizes, it makes together with a cache.
+        let _unused = scalar.kv_cache(stored(self.slots.len()));
         let q = lab::buffer(&mut scalar, width, &self.values[..width]);
         let mut out = scalar.buffer(1, width);
         scalar.attention(&self.cache, shape, &[span], &q, &mut out);
         scalar.read(&out).to_vec()
+    }
+}
+
+fn stored(tokens: usize) -> KvShape {
+    KvShape {
+        layers: 1,
+        pages: tokens.div_ceil(PAGE_POSITIONS),
+        kv_heads: list::width() / HEAD_DIM,
+        head_dim: HEAD_DIM,
+        format: KvFormat::F16,
     }
 }
 
