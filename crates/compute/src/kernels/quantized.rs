@@ -136,38 +136,50 @@ struct Quantize<'a, const WIDTH: usize> {
 impl<S: Simd, const WIDTH: usize> Kernel<S> for Quantize<'_, WIDTH> {
     type Output = ();
 
+    /// Sixteen groups at a time: their two divisions are then one vector's.
     #[inline(always)]
     fn run(self, s: S) {
-        let (groups, _) = self.x.as_chunks::<WIDTH>();
-        let (q, _) = self.q.as_chunks_mut::<WIDTH>();
-        for (((x, q), scale), sums) in groups
-            .iter()
-            .zip(q)
-            .zip(self.scales)
-            .zip(self.sums.chunks_exact_mut(WIDTH / 16))
-        {
-            let (x, _) = x.as_chunks::<16>();
-            let (q, _) = q.as_chunks_mut::<16>();
-            let mut largest = s.zero();
-            for x in x {
-                let magnitude = s.abs(s.load(x));
-                largest = s.select_lt(largest, magnitude, magnitude, largest);
+        let groups = self.x.chunks(16 * WIDTH).zip(self.q.chunks_mut(16 * WIDTH));
+        let scales = self.scales.chunks_mut(16);
+        let sums = self.sums.chunks_mut(WIDTH);
+        for (((x, q), scales), sums) in groups.zip(scales).zip(sums) {
+            let (x, _) = x.as_chunks::<WIDTH>();
+            let mut largest = [0.0; 16];
+            for (x, largest) in x.iter().zip(&mut largest) {
+                *largest = magnitude(s, x);
             }
-            let amax = s.max(largest);
-            let inverse = if amax < 1e-30 {
-                *scale = 0.0;
-                0.0
-            } else {
-                *scale = amax / 127.0;
-                127.0 / amax
-            };
-            let inverse = s.splat(inverse);
-            for ((x, q), sum) in x.iter().zip(q).zip(sums) {
-                s.narrow_i8(s.round(s.mul(s.load(x), inverse)), q);
-                *sum = q.iter().map(|q| i16::from(*q)).sum();
+            let largest = s.load(&largest);
+            let (zero, full, least) = (s.zero(), s.splat(127.0), s.splat(1e-30));
+            let scale = s.select_lt(largest, least, zero, s.div(largest, full));
+            s.store_partial(scale, scales);
+            let mut inverses = [0.0; 16];
+            let inverse = s.select_lt(largest, least, zero, s.div(full, largest));
+            s.store(inverse, &mut inverses);
+            let groups = x.iter().zip(q.as_chunks_mut::<WIDTH>().0).zip(inverses);
+            for (((x, q), inverse), sums) in groups.zip(sums.chunks_exact_mut(WIDTH / 16)) {
+                let (x, _) = x.as_chunks::<16>();
+                let (q, _) = q.as_chunks_mut::<16>();
+                let inverse = s.splat(inverse);
+                for ((x, q), sum) in x.iter().zip(q).zip(sums) {
+                    let integers = s.round(s.mul(s.load(x), inverse));
+                    s.narrow_i8(integers, q);
+                    // Sixteen integers of seven bits: exact in any order.
+                    *sum = s.sum(integers) as i16;
+                }
             }
         }
     }
+}
+
+/// `max |x|`
+#[inline(always)]
+fn magnitude<S: Simd, const WIDTH: usize>(s: S, x: &[f32; WIDTH]) -> f32 {
+    let mut largest = s.zero();
+    for x in x.as_chunks::<16>().0 {
+        let magnitude = s.abs(s.load(x));
+        largest = s.select_lt(largest, magnitude, magnitude, largest);
+    }
+    s.max(largest)
 }
 
 #[cfg(test)]
