@@ -78,20 +78,28 @@ impl Report {
         })
     }
 
+    /// Operations per second of an instruction.
+    fn peak(&self, instruction: &str) -> Option<f64> {
+        let mut peaks = self.limits["peaks"].as_array()?.iter();
+        let peak = peaks.find(|peak| peak["instruction"] == instruction)?;
+        peak["operations_per_second"].as_f64()
+    }
+
     pub(super) fn markdown(&self) -> String {
         let mut text = format!("## Redline and its peers, {} threads\n\n", self.threads);
         text.push_str(
             "| model | test | redline t/s | rate | % of limit | peer | t/s | % of limit | ratio | 95 % | rounds | goal |\n\
              |---|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---|\n",
         );
+        let dot = self.peak("vpdpbusd zmm");
         for figures in &self.figures {
-            figures.rows(&mut text);
+            figures.rows(&mut text, dot);
         }
         text.push_str(
             "\nMedians over rounds; a round runs each engine once, in turns. % of limit: for decode, bytes a \
              token must read over the read bandwidth measured right before and after the run; for prefill, \
              operations of the linear layers over the arithmetic rate of the instruction set in use, measured \
-             around Redline's run of the round. Decode runs whose probes differ by more than a quarter are \
+             around Redline's run of the round (rate: the share of vpdpbusd beside it). Decode runs whose probes differ by more than a quarter are \
              dropped; rounds: pairs that were kept. The interval is by bootstrap over rounds.\n",
         );
         for extra in &self.extras {
@@ -231,8 +239,8 @@ impl Figures {
         median(&runs.clean().filter_map(share).collect::<Vec<_>>())
     }
 
-    /// What is read or computed a second: `38.2 GB/s`, `1.53 TOPS`.
-    fn done(&self, ours: &Runs) -> String {
+    /// What is read or computed a second: `38.2 GB/s`, `1.53 TOPS (85 %)`, of `dot` operations.
+    fn done(&self, ours: &Runs, dot: Option<f64>) -> String {
         let costs = ours.samples.iter().filter_map(|(_, sample)| {
             let own = sample.own.as_ref()?;
             Some(own.cost_per_token)
@@ -241,11 +249,12 @@ impl Figures {
         if self.test.is_decode() {
             format!("{:.1} GB/s", done / 1e9)
         } else {
-            format!("{:.2} TOPS", done / 1e12)
+            let share = dot.map(|dot| format!(" ({:.0} %)", 100.0 * done / dot));
+            format!("{:.2} TOPS{}", done / 1e12, share.unwrap_or_default())
         }
     }
 
-    fn rows(&self, text: &mut String) {
+    fn rows(&self, text: &mut String, dot: Option<f64>) {
         let ours = &self.engines[0];
         let (rate, percent) = (ours.rate(), self.percent(ours));
         let goal = suite::goal(&self.model, self.test);
@@ -253,7 +262,7 @@ impl Figures {
             "| {} | {} | {rate:.1} | {} | {percent:.1} |",
             self.model,
             self.test.name(),
-            self.done(ours)
+            self.done(ours, dot)
         );
         let peers = &self.engines[1..];
         if peers.is_empty() {
@@ -379,7 +388,7 @@ mod tests {
         let comparison = &figures.comparisons()[0];
         assert_eq!((comparison.ratio, comparison.rounds), (2.1, 3));
         let mut text = String::new();
-        figures.rows(&mut text);
+        figures.rows(&mut text, None);
         let expected = "| gemma3-270m | tg128 | 42.0 | 42.0 GB/s | 84.0 | p | 20.0 | 40.0 | 2.10 | 2.00–2.20 | 3 | \
             ≥ 80 %: met, ≥ 1.5 ×: met |\n";
         assert_eq!(text, expected);
@@ -396,7 +405,7 @@ mod tests {
         figures.fail("p", failure);
         assert!(figures.has_crashed("p"));
         let mut text = String::new();
-        figures.rows(&mut text);
+        figures.rows(&mut text, None);
         assert!(text.contains("p: crashed: SIGILL"), "{text}");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use super::build::has_amx;
 use super::engines::{self, Ours};
 use super::statistics::median;
 use super::{Model, Test};
@@ -165,37 +166,50 @@ fn first_token_ms(ours: &Ours, model: &Model, prompt: &str) -> Result<f64> {
     Ok(time.as_secs_f64() * 1e3)
 }
 
-/// AVX2 by itself, and whether its output has the same bits.
+/// Lesser instruction sets by themselves, and whether their output has the same bits.
 pub(super) fn other_instruction_sets(ours: &Ours) -> Result<String> {
-    let avx2 = Ours {
-        binary: ours.binary.clone(),
-        threads: ours.threads,
-        isa: Some("avx2".to_owned()),
-    };
     let mut lines = Vec::new();
     for name in [PHI3, QWEN_Q8_0] {
-        let model = engines::model(ours, name)?;
         for test in [DECODE, Test::Prompt(512)] {
-            let (rate, own) = avx2.measure(&model, test)?;
-            let own = own.context("redline tells of itself")?;
-            let (_, best) = ours.measure(&model, test)?;
-            let same = best.is_some_and(|best| best.output_hash == own.output_hash);
-            let done = rate * own.cost_per_token;
-            let share = own
-                .probe_per_second
-                .map_or(f64::NAN, |probe| 100.0 * done / probe);
-            let (done, unit, goal) = if test.is_decode() {
-                (done / 1e9, "GB/s", "goal 80 %")
-            } else {
-                (done / 1e12, "TOPS", "goal 0.5 TOPS")
-            };
-            lines.push(format!(
-                "avx2, {name} {}: {rate:.1} t/s, {done:.2} {unit}, {share:.1} % of its limit ({goal}); \
-                 output {}.",
-                test.name(),
-                if same { "equal to the default's" } else { "DIFFERS from the default's" }
-            ));
+            lines.push(on("avx2", ours, name, test)?);
+        }
+    }
+    if has_amx() {
+        // What AMX does to a prompt hides what the vectors do.
+        for name in [QWEN_Q4_K_M, QWEN_Q8_0, QWEN_Q4_0, GEMMA, SMOLLM, PHI3] {
+            lines.push(on("avx512", ours, name, Test::Prompt(512))?);
         }
     }
     Ok(lines.join("\n- "))
+}
+
+fn on(isa: &str, ours: &Ours, name: &str, test: Test) -> Result<String> {
+    let lesser = Ours {
+        binary: ours.binary.clone(),
+        threads: ours.threads,
+        isa: Some(isa.to_owned()),
+    };
+    let model = engines::model(ours, name)?;
+    let (rate, own) = lesser.measure(&model, test)?;
+    let own = own.context("redline tells of itself")?;
+    let (_, best) = ours.measure(&model, test)?;
+    let same = best.is_some_and(|best| best.output_hash == own.output_hash);
+    let done = rate * own.cost_per_token;
+    let share = own
+        .probe_per_second
+        .map_or(f64::NAN, |probe| 100.0 * done / probe);
+    let (done, unit) = if test.is_decode() {
+        (done / 1e9, "GB/s")
+    } else {
+        (done / 1e12, "TOPS")
+    };
+    let same = if same {
+        "equal to the default's"
+    } else {
+        "DIFFERENT from the default's"
+    };
+    let test = test.name();
+    Ok(format!(
+        "{isa}, {name} {test}: {rate:.1} t/s, {done:.2} {unit}, {share:.1} % of its limit; output {same}."
+    ))
 }
