@@ -2,13 +2,12 @@
 
 use redline_gguf::{Metadata, TokenId};
 use std::borrow::Cow;
-use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NFC;
 use tokenizers::{NormalizedString, Normalizer};
 
 use crate::alphabet;
 use crate::error::{Error, quote};
-use crate::merging::{append_merged, build};
+use crate::merging::{Merge, Merger, Style};
 use crate::pre::{PreTokenizer, Preset};
 use crate::vocabulary::Vocabulary;
 
@@ -16,7 +15,7 @@ const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Encodes text that contains no added tokens.
 pub(crate) struct ByteLevel {
-    model: BPE,
+    merger: Merger,
     pre_tokenizer: PreTokenizer,
     compose: bool,
     /// Which bytes have no token of their own.
@@ -33,20 +32,33 @@ impl ByteLevel {
         let mut merges = Vec::new();
         // Which pieces a merge names: those are text, whatever the file calls them.
         let mut merged = vec![false; vocabulary.len()];
+        let mut joined = String::new();
         for (index, merge) in metadata.require_str_array(MERGES)?.enumerate() {
             let (left, right) = split_merge(merge).ok_or_else(|| Error::MergeForm {
                 index,
                 merge: quote(merge),
             })?;
-            for piece in [left, right, &[left, right].concat()] {
-                let id = vocabulary.id(piece).ok_or_else(|| Error::MergePiece {
+            joined.clear();
+            joined.extend([left, right]);
+            let id = |piece: &str| {
+                vocabulary.id(piece).ok_or_else(|| Error::MergePiece {
                     index,
                     merge: quote(merge),
                     piece: quote(piece),
-                })?;
+                })
+            };
+            // Vocabularies are numbered as merges made them: most often it is simply the next.
+            let next = merges.last().map_or(0, |merge: &Merge| merge.joined + 1);
+            let is_next = vocabulary.pieces.get(next as usize) == Some(&&*joined);
+            let merge = Merge {
+                left: id(left)?,
+                right: id(right)?,
+                joined: if is_next { next } else { id(&joined)? },
+            };
+            for id in [merge.left, merge.right, merge.joined] {
                 merged[id as usize] = true;
             }
-            merges.push((left.to_owned(), right.to_owned()));
+            merges.push(merge);
         }
         let mut pieces = std::mem::take(&mut vocabulary.ids);
         pieces.retain(|_, id| merged[*id as usize] || !vocabulary.kinds[*id as usize].is_special());
@@ -57,9 +69,15 @@ impl ByteLevel {
                 .map(|character| !pieces.contains_key(&*character.encode_utf8(&mut buffer)));
         }
         Ok(Self {
-            model: build(vocabulary, pieces, merges, unknown, |builder| {
-                builder.ignore_merges(preset.whole_words)
-            })?,
+            merger: Merger::new(
+                vocabulary,
+                &pieces,
+                &merges,
+                unknown,
+                Style::ByteLevel {
+                    whole_words: preset.whole_words,
+                },
+            ),
             pre_tokenizer: PreTokenizer::new(preset)?,
             compose: preset.compose,
             missing,
@@ -83,7 +101,7 @@ impl ByteLevel {
                 word.bytes()
                     .map(|byte| alphabet::CHARACTERS[usize::from(byte)]),
             );
-            append_merged(&self.model, &characters, ids)?;
+            self.merger.append(&characters, ids);
         }
         Ok(())
     }

@@ -7,14 +7,13 @@
 //! `transformers/convert_slow_tokenizer.py`): longer left part first, then longer right part, then
 //! lower id.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use redline_gguf::{Metadata, TokenId};
-use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use crate::error::Error;
-use crate::merging::{append_merged, build};
+use crate::merging::{Merge, Merger, PieceIds, Style};
 use crate::vocabulary::{TokenKind, Vocabulary, byte_of, same_length};
 
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -31,7 +30,7 @@ pub(crate) const SPACE: &str = "\u{2581}";
 
 /// Encodes text that contains no added tokens.
 pub(crate) struct SentencePiece {
-    model: BPE,
+    merger: Merger,
     /// Whether text at the start, and after an added token, is encoded with a space before it.
     pub(crate) space_prefix: bool,
     /// Bytes that no token expresses, where there is no unknown token either.
@@ -51,14 +50,12 @@ impl SentencePiece {
         for (id, piece, kind) in vocabulary.tokens() {
             if let (TokenKind::Byte, Some(byte)) = (kind, byte_of(piece)) {
                 // As the merge loop looks it up.
-                pieces.insert(format!("<0x{byte:02X}>"), id);
+                pieces.insert(Cow::Owned(format!("<0x{byte:02X}>")), id);
                 missing[usize::from(byte)] = false;
             }
         }
         Ok(Self {
-            model: build(vocabulary, pieces, merges, unknown, |builder| {
-                builder.byte_fallback(true).fuse_unk(true)
-            })?,
+            merger: Merger::new(vocabulary, &pieces, &merges, unknown, Style::SentencePiece),
             space_prefix: metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true),
             missing: Some(missing).filter(|missing| unknown.is_none() && missing.contains(&true)),
         })
@@ -71,7 +68,8 @@ impl SentencePiece {
         if let Some(byte) = self.first_missing(&escaped) {
             return Err(Error::Unencodable { byte });
         }
-        append_merged(&self.model, &escaped, ids)
+        self.merger.append(&escaped, ids);
+        Ok(())
     }
 
     /// The first byte of a character that neither has a piece nor bytes to fall back to.
@@ -81,7 +79,7 @@ impl SentencePiece {
         escaped.chars().find_map(|character| {
             let character = &*character.encode_utf8(&mut buffer);
             let byte = character.bytes().find(|byte| missing[usize::from(*byte)])?;
-            self.model.token_to_id(character).is_none().then_some(byte)
+            self.merger.character(character).is_none().then_some(byte)
         })
     }
 }
@@ -104,7 +102,7 @@ fn read_scores(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<V
 
 /// The pieces that merging can give: structure is no text, and a byte is what is left when nothing
 /// merges.
-fn text_pieces(vocabulary: &mut Vocabulary<'_>) -> Vocab {
+fn text_pieces<'a>(vocabulary: &mut Vocabulary<'a>) -> PieceIds<'a> {
     let mut pieces = std::mem::take(&mut vocabulary.ids);
     pieces.retain(|_, id| {
         let kind = vocabulary.kinds[*id as usize];
@@ -114,38 +112,48 @@ fn text_pieces(vocabulary: &mut Vocabulary<'_>) -> Vocab {
     for (id, piece, kind) in vocabulary.tokens() {
         if kind == TokenKind::UserDefined && piece.contains(' ') {
             pieces.remove(piece);
-            pieces.entry(piece.replace(' ', SPACE)).or_insert(id);
+            pieces.entry(piece.replace(' ', SPACE).into()).or_insert(id);
         }
     }
     pieces
 }
 
 /// Every pair of pieces that makes up a piece, best first.
-fn derive_merges(pieces: &Vocab, scores: &[f32]) -> Result<Merges, Error> {
+fn derive_merges(pieces: &PieceIds<'_>, scores: &[f32]) -> Result<Vec<Merge>, Error> {
     // Pieces of pieces of pieces: a small file could describe a table that fills the memory.
-    let piece_bytes: usize = pieces.keys().map(String::len).sum();
+    let piece_bytes: usize = pieces.keys().map(|piece| piece.len()).sum();
     let limit = piece_bytes * MAX_MERGE_BYTES_PER_BYTE + BASE_MERGE_BYTES;
     let mut merge_bytes = 0;
     let mut merges = Vec::new();
+    #[expect(
+        clippy::iter_over_hash_type,
+        reason = "the merges are sorted, no two alike"
+    )]
     for (piece, &id) in pieces {
         let characters = piece.chars().count();
         for (left_characters, (cut, _)) in piece.char_indices().enumerate().skip(1) {
             let (left, right) = piece.split_at(cut);
-            if pieces.contains_key(left) && pieces.contains_key(right) {
+            if let Some(&left) = pieces.get(left)
+                && let Some(&right) = pieces.get(right)
+            {
                 let lengths = (left_characters, characters - left_characters);
                 merge_bytes += piece.len();
                 if merge_bytes > limit {
                     return Err(Error::DerivedMerges { piece_bytes, limit });
                 }
                 // Adding zero makes -0.0 and 0.0 one.
-                merges.push((scores[id as usize] + 0.0, lengths, id, left, right));
+                let merge = Merge {
+                    left,
+                    right,
+                    joined: id,
+                };
+                merges.push((scores[id as usize] + 0.0, lengths, merge));
             }
         }
     }
     merges.sort_unstable_by(|a, b| {
         let by_score = b.0.total_cmp(&a.0);
-        by_score.then_with(|| (Reverse(a.1), a.2).cmp(&(Reverse(b.1), b.2)))
+        by_score.then_with(|| (Reverse(a.1), a.2.joined).cmp(&(Reverse(b.1), b.2.joined)))
     });
-    let owned = |(.., left, right): (_, _, _, &str, &str)| (left.to_owned(), right.to_owned());
-    Ok(merges.into_iter().map(owned).collect())
+    Ok(merges.into_iter().map(|(.., merge)| merge).collect())
 }

@@ -1,9 +1,11 @@
 //! The vocabulary in a file's metadata: pieces, their kinds, and which ones are special.
 
+use std::borrow::Cow;
+
 use redline_gguf::{Metadata, TokenId};
-use tokenizers::models::bpe::Vocab;
 
 use crate::error::{Error, quote};
+use crate::merging::PieceIds;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
@@ -59,7 +61,7 @@ pub(crate) struct Vocabulary<'a> {
     pub(crate) pieces: Vec<&'a str>,
     pub(crate) kinds: Vec<TokenKind>,
     /// The ids of all pieces that are not empty.
-    pub(crate) ids: Vocab,
+    pub(crate) ids: PieceIds<'a>,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -74,7 +76,7 @@ impl<'a> Vocabulary<'a> {
             });
         }
         let pieces: Vec<&str> = strings.collect();
-        let mut ids = Vocab::with_capacity(pieces.len());
+        let mut ids = PieceIds::with_capacity(pieces.len());
         for (id, piece) in numbered(&pieces) {
             if piece.len() > MAX_PIECE_BYTES {
                 return Err(Error::PieceLength {
@@ -86,7 +88,7 @@ impl<'a> Vocabulary<'a> {
             if piece.is_empty() {
                 continue;
             }
-            if let Some(first) = ids.insert(piece.to_owned(), id) {
+            if let Some(first) = ids.insert(Cow::Borrowed(piece), id) {
                 let piece = quote(piece);
                 return Err(Error::DuplicatePiece {
                     piece,
