@@ -13,7 +13,6 @@ const MATRICES: [(usize, usize); 2] = [(9216, 3072), (896, 4864)];
 /// Tokens of a decode step, of small batches, of a prompt.
 const FEW_TOKENS: [usize; 4] = [1, 2, 4, 8];
 const MANY_TOKENS: [usize; 3] = [32, 128, 512];
-const KV_FORMATS: [KvFormat; 1] = [KvFormat::F16];
 const DEPTHS: [usize; 3] = [128, 1024, 4096];
 /// Attention of Qwen2.5-0.5B and of Phi-3-mini.
 const HEADS: [Heads; 2] = [
@@ -34,7 +33,7 @@ const WIDTH: usize = 3072;
 /// Every case, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = matmuls();
-    cases.extend(KV_FORMATS.into_iter().flat_map(attentions));
+    cases.extend(KvFormat::ALL.into_iter().flat_map(attentions));
     cases.extend(experts());
     for tokens in [1, 512] {
         cases.extend(
@@ -72,7 +71,7 @@ fn attentions(format: KvFormat) -> Vec<Case> {
     for heads in HEADS {
         let case = |tokens, depth| Case {
             verb: "attention",
-            format: format!("{format:?}").to_lowercase(),
+            format: format.name().to_owned(),
             shape: format!(
                 "{}/{} heads of {}",
                 heads.heads, heads.kv_heads, heads.head_dim
@@ -116,7 +115,8 @@ fn verbs() -> Vec<(&'static str, Verb)> {
         ("norm rms", Verb::Norm),
         ("rope neox", Verb::Rope(RopeStyle::Neox)),
         ("rope interleaved", Verb::Rope(RopeStyle::Interleaved)),
-        ("append_kv", Verb::AppendKv),
+        ("append_kv", Verb::AppendKv(KvFormat::F16)),
+        ("append_kv", Verb::AppendKv(KvFormat::Q8_0)),
         ("gated silu", Verb::Gated(Activation::Silu)),
         ("gated gelu", Verb::Gated(Activation::GeluTanh)),
         ("add", Verb::Add),
@@ -126,7 +126,7 @@ fn verbs() -> Vec<(&'static str, Verb)> {
 fn rows(name: &'static str, verb: Verb, tokens: usize) -> Case {
     let format = match verb {
         Verb::Embed(format) => format.name().to_lowercase(),
-        Verb::AppendKv => "f16".to_owned(),
+        Verb::AppendKv(format) => format.name().to_owned(),
         _ => "f32".to_owned(),
     };
     Case {

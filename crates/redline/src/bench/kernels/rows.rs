@@ -14,7 +14,7 @@ pub(super) enum Verb {
     Embed(Format),
     Norm,
     Rope(RopeStyle),
-    AppendKv,
+    AppendKv(KvFormat),
     Gated(Activation),
     Add,
 }
@@ -71,7 +71,7 @@ impl Stage {
             _ => RopeStyle::Neox,
         };
         let frequencies = RopeTable::frequencies(10_000.0, HEAD_DIM);
-        let cache = backend.kv_cache(stored(tokens));
+        let cache = backend.kv_cache(stored(verb, tokens));
         Self {
             x,
             y,
@@ -101,7 +101,7 @@ impl Stage {
                 backend.norm(norm, &self.weight, None, &self.y, &mut self.x);
             }
             Verb::Rope(_) => backend.rope(&self.rope, HEAD_DIM, &self.positions, &mut self.x),
-            Verb::AppendKv => {
+            Verb::AppendKv(_) => {
                 backend.append_kv(&mut self.cache, 0, &self.slots, &self.x, &self.y);
             }
             Verb::Gated(activation) => backend.gated_activation(activation, &mut self.x, &self.y),
@@ -112,7 +112,7 @@ impl Stage {
     /// What a call leaves: the changed rows, or what scalar attention sees in the cache.
     fn output(&mut self, verb: Verb) -> Vec<f32> {
         self.call(verb);
-        if verb != Verb::AppendKv {
+        if !matches!(verb, Verb::AppendKv(_)) {
             return self.backend.read(&self.x).to_vec();
         }
         let width = list::width();
@@ -135,7 +135,7 @@ impl Stage {
         };
         let mut scalar = Cpu::new(Isa::Scalar, 1);
         // What a backend needs for a cache's sizes, it makes together with a cache.
-        let _unused = scalar.kv_cache(stored(self.slots.len()));
+        let _unused = scalar.kv_cache(stored(verb, self.slots.len()));
         let q = lab::buffer(&mut scalar, width, &self.values[..width]);
         let mut out = scalar.buffer(1, width);
         scalar.attention(&self.cache, shape, &[span], &q, &mut out);
@@ -143,13 +143,16 @@ impl Stage {
     }
 }
 
-fn stored(tokens: usize) -> KvShape {
+fn stored(verb: Verb, tokens: usize) -> KvShape {
     KvShape {
         layers: 1,
         pages: tokens.div_ceil(PAGE_POSITIONS),
         kv_heads: list::width() / HEAD_DIM,
         head_dim: HEAD_DIM,
-        format: KvFormat::F16,
+        format: match verb {
+            Verb::AppendKv(format) => format,
+            _ => KvFormat::F16,
+        },
     }
 }
 
@@ -171,8 +174,12 @@ impl Work for Rows {
             * match self.verb {
                 Verb::Embed(format) => row + format.row_bytes(width) as f64,
                 Verb::Norm | Verb::Rope(_) => 2.0 * row,
-                // Two rows of F32 in, two of F16 out.
-                Verb::AppendKv | Verb::Gated(_) | Verb::Add => 3.0 * row,
+                Verb::Gated(_) | Verb::Add => 3.0 * row,
+                // A row of keys and one of values, in and out.
+                Verb::AppendKv(format) => {
+                    let heads = width / HEAD_DIM;
+                    2.0 * row + (2 * heads * format.vector_bytes(HEAD_DIM)) as f64
+                }
             };
         Cost {
             set_bytes: bytes as usize,
