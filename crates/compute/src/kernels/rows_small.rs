@@ -63,34 +63,67 @@ pub(super) fn four_rows<F: SmallFormat, S: BlockLanes<B>, const B: usize, const 
                 sums: &x[t].sums.as_chunks().0.as_chunks().0[i],
             };
         }
-        step(s, weights, inputs, B, &mut acc);
+        step(s, weights, inputs, 0, &mut acc);
     }
     if rest > 0 {
-        // Zeros fill the step; no chain takes them.
-        let mut padded = [none; 4];
-        for r in 0..4 {
-            padded[r][..rest].copy_from_slice(&rows[r][steps * B..]);
-        }
-        for t in 0..T {
-            let (mut q, mut scales, mut sums) = ([[0; 32]; B], [0.0; B], [[0; 2]; B]);
-            q[..rest].copy_from_slice(&x[t].q.as_chunks().0[steps * B..]);
-            scales[..rest].copy_from_slice(&x[t].scales[steps * B..]);
-            sums[..rest].copy_from_slice(&x[t].sums.as_chunks().0[steps * B..]);
-            let input = Activations {
-                q: &q,
-                scales: &scales,
-                sums: &sums,
-            };
-            let mut one = [acc[t]];
-            step(s, padded.each_ref(), [input], rest, &mut one);
-            [acc[t]] = one;
-        }
+        // The last blocks again, of which only the rest takes chain steps.
+        step_back(s, rows, x, rest, &mut acc);
     }
     let mut out = [[0.0; 4]; T];
     for t in 0..T {
         out[t] = s.rows_array(acc[t]);
     }
     out
+}
+
+/// The chain steps of a row's last `rest` blocks, fewer than `B`.
+#[inline(always)]
+fn step_back<F: SmallFormat, S: BlockLanes<B>, const B: usize, const T: usize>(
+    s: S,
+    rows: [&[F]; 4],
+    x: [QuantizedRow<'_>; T],
+    rest: usize,
+    acc: &mut [__m128; T],
+) {
+    let none = [F::zeroed(); B];
+    let blocks = rows[0].len();
+    if blocks >= B {
+        let from = blocks - B;
+        let mut weights = [&none; 4];
+        for r in 0..4 {
+            weights[r] = rows[r].last_chunk().expect("as many blocks");
+        }
+        let mut inputs = [Activations::NONE; T];
+        for t in 0..T {
+            inputs[t] = Activations {
+                q: &x[t].q[32 * from..].as_chunks().0.as_chunks().0[0],
+                scales: &x[t].scales[from..].as_chunks().0[0],
+                sums: &x[t].sums[2 * from..].as_chunks().0.as_chunks().0[0],
+            };
+        }
+        step(s, weights, inputs, B - rest, acc);
+        return;
+    }
+    // Zeros stand before the blocks of a row this short.
+    let skip = B - rest;
+    let mut padded = [none; 4];
+    for r in 0..4 {
+        padded[r][skip..].copy_from_slice(rows[r]);
+    }
+    for t in 0..T {
+        let (mut q, mut scales, mut sums) = ([[0; 32]; B], [0.0; B], [[0; 2]; B]);
+        q[skip..].copy_from_slice(x[t].q.as_chunks().0);
+        scales[skip..].copy_from_slice(x[t].scales);
+        sums[skip..].copy_from_slice(x[t].sums.as_chunks().0);
+        let input = Activations {
+            q: &q,
+            scales: &scales,
+            sums: &sums,
+        };
+        let mut one = [acc[t]];
+        step(s, padded.each_ref(), [input], skip, &mut one);
+        [acc[t]] = one;
+    }
 }
 
 /// The activations of `B` blocks.
@@ -109,13 +142,13 @@ impl<const B: usize> Activations<'_, B> {
     };
 }
 
-/// The chain steps of the first `count` of `B` blocks.
+/// The chain steps of `B` blocks but the first `skip`.
 #[inline(always)]
 fn step<F: SmallFormat, S: BlockLanes<B>, const B: usize, const T: usize>(
     s: S,
     rows: [&[F; B]; 4],
     x: [Activations<'_, B>; T],
-    count: usize,
+    skip: usize,
     acc: &mut [__m128; T],
 ) {
     let mut weights = [[s.no_sum(); 2]; 4];
@@ -152,12 +185,12 @@ fn step<F: SmallFormat, S: BlockLanes<B>, const B: usize, const T: usize>(
         if let Some(minima) = minima {
             let minima = s.split(s.lanes_mul(minima, d_x));
             let sums_x = s.split(s.lanes_to_floats(s.block_sums(x[t].sums, 1)));
-            for b in 0..count {
+            for b in skip..B {
                 acc[t] = s.rows_fma(scales[b], sums[b], acc[t]);
                 acc[t] = s.rows_fma(minima[b], sums_x[b], acc[t]);
             }
         } else {
-            for b in 0..count {
+            for b in skip..B {
                 acc[t] = s.rows_fma(scales[b], sums[b], acc[t]);
             }
         }
