@@ -86,28 +86,39 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
             let figures = measure(&ours, &mut peers, &model, *test, rounds)?;
             println!("{}", figures.line());
             report.figures.push(figures);
+            save(&arguments, &report)?;
         }
         if plan.extras {
-            report.extras.push(suite::extras(&ours, &model)?);
+            let line = suite::extras(&ours, &model)?;
+            println!("{line}");
+            report.extras.push(line);
         }
     }
     if arguments.suite {
         report.extras.push(suite::other_instruction_sets(&ours)?);
     }
-    let text = if arguments.json {
+    save(&arguments, &report)?;
+    if arguments.output.is_none() {
+        println!("\n{}", text(&arguments, &report)?);
+    }
+    Ok(())
+}
+
+fn text(arguments: &Arguments, report: &Report) -> Result<String> {
+    Ok(if arguments.json {
         serde_json::to_string_pretty(&report.json())? + "\n"
     } else {
         report.markdown()
+    })
+}
+
+/// Puts what is measured so far where the result goes: a suite takes long, and may be stopped.
+fn save(arguments: &Arguments, report: &Report) -> Result<()> {
+    let Some(path) = &arguments.output else {
+        return Ok(());
     };
-    match &arguments.output {
-        Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-        }
-        None => {
-            println!("\n{text}");
-            Ok(())
-        }
-    }
+    std::fs::write(path, text(arguments, report)?)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// All rounds of one test. A peer that fails is left out of the rounds and tests that follow.
