@@ -30,6 +30,31 @@ struct Kind {
     add_space_prefix: Option<bool>,
 }
 
+/// Qwen 2's control tokens, those of ChatML.
+const QWEN2_SPECIALS: &[(u32, &str)] = &[
+    (151_643, "<|endoftext|>"),
+    (151_644, "<|im_start|>"),
+    (151_645, "<|im_end|>"),
+];
+
+/// Phi-3's additions to the vocabulary of Llama 2.
+const PHI3_SPECIALS: &[(u32, &str)] = &[
+    (0, "<unk>"),
+    (1, "<s>"),
+    (2, "</s>"),
+    (32_000, "<|endoftext|>"),
+    (32_001, "<|assistant|>"),
+    (32_002, "<|placeholder1|>"),
+    (32_003, "<|placeholder2|>"),
+    (32_004, "<|placeholder3|>"),
+    (32_005, "<|placeholder4|>"),
+    (32_006, "<|system|>"),
+    (32_007, "<|end|>"),
+    (32_008, "<|placeholder5|>"),
+    (32_009, "<|placeholder6|>"),
+    (32_010, "<|user|>"),
+];
+
 impl Tokenizer {
     const fn kind(self) -> Kind {
         match self {
@@ -45,22 +70,7 @@ impl Tokenizer {
                 add_space_prefix: None,
             },
             Self::Phi3 => Kind {
-                specials: &[
-                    (0, "<unk>"),
-                    (1, "<s>"),
-                    (2, "</s>"),
-                    (32_000, "<|endoftext|>"),
-                    (32_001, "<|assistant|>"),
-                    (32_002, "<|placeholder1|>"),
-                    (32_003, "<|placeholder2|>"),
-                    (32_004, "<|placeholder3|>"),
-                    (32_005, "<|placeholder4|>"),
-                    (32_006, "<|system|>"),
-                    (32_007, "<|end|>"),
-                    (32_008, "<|placeholder5|>"),
-                    (32_009, "<|placeholder6|>"),
-                    (32_010, "<|user|>"),
-                ],
+                specials: PHI3_SPECIALS,
                 eos: "<|endoftext|>",
                 padding: Some("<|endoftext|>"),
                 ..Self::Llama2.kind()
@@ -94,11 +104,7 @@ impl Tokenizer {
             Self::Qwen2 => Kind {
                 pre: "qwen2",
                 sentence_piece: false,
-                specials: &[
-                    (151_643, "<|endoftext|>"),
-                    (151_644, "<|im_start|>"),
-                    (151_645, "<|im_end|>"),
-                ],
+                specials: QWEN2_SPECIALS,
                 bos: "<|endoftext|>",
                 eos: "<|im_end|>",
                 unknown: None,
