@@ -246,7 +246,7 @@ impl Quantized<'_, '_> {
         macro_rules! fill {
             ($panel:ty, $kernels:ident, ($($generics:tt)*)) => {
                 if panel::wanted(isa, tile.tokens) {
-                    panel::fill::<$panel, S>(s, tile, &x.slabs);
+                    panel::fill(s, tile, &x.slabs, panel::Vectors::<$panel>::NEW);
                 } else {
                     tile.fill(
                         #[inline(always)]

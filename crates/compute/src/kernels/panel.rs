@@ -4,10 +4,12 @@
 //! Only the order of exact integer sums differs from the row kernels. The F32 chain of each
 //! (row, token) takes the same steps in the same order, kept between pieces in a small buffer.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::matmul::{Tile, Weights};
 use super::slabs::{self, Slab, Slabs};
+use crate::pool::ColumnsPart;
 use crate::quant::{Block, K_BLOCK, blocks};
 use crate::simd::{Isa, Lanes, Sixteen};
 
@@ -17,8 +19,12 @@ pub(super) const ROWS: usize = 32;
 pub(super) const PIECE: usize = K_BLOCK;
 /// Tokens for which the row kernels are slower.
 const MIN_TOKENS: usize = 6;
+/// Panels that share a piece of the activations while it is near.
+const PANELS: usize = 4;
 /// Slabs whose chains are kept at a time.
 const BATCH: usize = 32;
+/// Slabs that make do with less room for chains.
+const FEW: usize = 4;
 
 /// Whether products of so many tokens take the panel kernels.
 pub(crate) fn wanted(isa: Isa, tokens: usize) -> bool {
@@ -71,105 +77,168 @@ pub(super) trait PanelFormat {
     );
 }
 
-/// Fills a tile, panel after panel.
+/// What multiplies pieces of panels.
+pub(super) trait Multiply<S> {
+    /// Takes the chain steps of a piece.
+    fn multiply(&mut self, s: S, piece: &Piece<'_>, chains: &mut Chains);
+}
+
+/// Some columns of a panel of rows, and the slabs to multiply them with.
+pub(super) struct Piece<'a> {
+    weights: Weights<'a>,
+    rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+    pub(super) x: &'a Slabs,
+    pub(super) first_slab: usize,
+}
+
+impl Piece<'_> {
+    /// Rows to unpack: whole sixteens.
+    pub(super) fn padded_rows(&self) -> usize {
+        self.rows.len().next_multiple_of(16)
+    }
+
+    /// Gives `place` every block with its row and its number in the piece, the last row standing in
+    /// for those that are missing, and asks for the columns after them.
+    #[inline(always)]
+    pub(super) fn unpack<B: Block, S: Lanes>(&self, s: S, mut place: impl FnMut(&B, usize, usize)) {
+        let width = B::FORMAT.block_weights();
+        let bytes = PIECE / width * size_of::<B>();
+        let next = (self.columns.start / PIECE + 1) * bytes;
+        for row in 0..self.padded_rows() {
+            let weights = self
+                .weights
+                .row((self.rows.start + row).min(self.rows.end - 1));
+            for line in 0..bytes.div_ceil(64) {
+                s.prefetch(weights, next + 64 * line);
+            }
+            let columns = self.columns.start / width..self.columns.end / width;
+            for (b, block) in blocks::<B>(weights)[columns].iter().enumerate() {
+                place(block, row, b);
+            }
+        }
+    }
+}
+
+/// Fills a tile: for some rows and some tokens at a time, so that chains and activations stay near,
+/// piece after piece of the columns, and of each piece panel after panel.
 #[inline(always)]
-pub(super) fn fill<F: PanelFormat, S: Lanes>(s: S, mut tile: Tile<'_, '_>, x: &Slabs) {
-    let mut panel = Panel::ZERO;
-    let mut chains = [[Sixteen([0.0; 16]); ROWS]; BATCH];
-    let range = tile.out.range();
+pub(super) fn fill<S: Lanes>(s: S, tile: Tile<'_, '_>, x: &Slabs, mut by: impl Multiply<S>) {
     let slabs = tile.tokens.div_ceil(slabs::TOKENS);
-    for first_row in range.clone().step_by(ROWS) {
-        let rows = first_row..(first_row + ROWS).min(range.end);
+    // Clearing the larger one would cost more than a product of few tokens.
+    let (mut few, mut many);
+    let chains: &mut [[Sixteen<f32>; ROWS]] = if slabs <= FEW {
+        few = [[Sixteen([0.0; 16]); ROWS]; PANELS * FEW];
+        &mut few
+    } else {
+        many = [[Sixteen([0.0; 16]); ROWS]; PANELS * BATCH];
+        &mut many
+    };
+    let range = tile.out.range();
+    for first_row in range.clone().step_by(PANELS * ROWS) {
+        let rows = first_row..(first_row + PANELS * ROWS).min(range.end);
         for first_slab in (0..slabs).step_by(BATCH) {
-            let chains = &mut chains[..BATCH.min(slabs - first_slab)];
+            let batch = BATCH.min(slabs - first_slab);
+            let chains = &mut chains[..rows.len().div_ceil(ROWS) * batch];
             chains.fill([Sixteen([0.0; 16]); ROWS]);
             for first in (0..tile.weights.cols).step_by(PIECE) {
-                let columns = first..(first + PIECE).min(tile.weights.cols);
-                unpack::<F, S>(s, tile.weights, &rows, &columns, &mut panel);
-                let used = rows.len().next_multiple_of(16);
-                advance_all::<F, S>(s, (&panel, used), (x, first_slab), &columns, chains);
+                for (i, chains) in chains.chunks_exact_mut(batch).enumerate() {
+                    let first_row = first_row + i * ROWS;
+                    let piece = Piece {
+                        weights: tile.weights,
+                        rows: first_row..(first_row + ROWS).min(rows.end),
+                        columns: first..(first + PIECE).min(tile.weights.cols),
+                        x,
+                        first_slab,
+                    };
+                    if piece.columns.end == tile.weights.cols {
+                        prefetch(s, &piece, tile.tokens, tile.out);
+                    }
+                    by.multiply(s, &piece, chains);
+                }
             }
-            for (i, chains) in chains.iter().enumerate() {
-                write(
-                    s,
-                    chains,
-                    &rows,
-                    (first_slab + i) * slabs::TOKENS,
-                    &mut tile,
-                );
+            for slab in 0..batch {
+                let first = (first_slab + slab) * slabs::TOKENS;
+                let tokens = first..tile.tokens.min(first + slabs::TOKENS);
+                for (i, chains) in chains.chunks_exact(batch).enumerate() {
+                    let first_row = first_row + i * ROWS;
+                    let rows = first_row..(first_row + ROWS).min(rows.end);
+                    write(s, &chains[slab], &rows, &tokens, tile.out);
+                }
             }
         }
     }
 }
 
-/// Unpacks columns `columns` of `rows`, the last row standing in for those that are missing, and
-/// asks for the columns after them.
+/// Asks for the lines of the output that a panel will write: they lie far apart.
 #[inline(always)]
-fn unpack<F: PanelFormat, S: Lanes>(
-    s: S,
-    weights: Weights<'_>,
-    rows: &Range<usize>,
-    columns: &Range<usize>,
-    panel: &mut Panel,
-) {
-    let width = F::Block::FORMAT.block_weights();
-    let piece = PIECE / width * size_of::<F::Block>();
-    for row in 0..rows.len().next_multiple_of(16) {
-        let bytes = weights.row((rows.start + row).min(rows.end - 1));
-        let present = &blocks::<F::Block>(bytes)[columns.start / width..columns.end / width];
-        let next = (columns.start / PIECE + 1) * piece;
-        for line in 0..piece.div_ceil(64) {
-            s.prefetch(bytes, next + 64 * line);
-        }
-        for (b, block) in present.iter().enumerate() {
-            F::place(s, block, panel, row, b);
+fn prefetch<S: Lanes>(s: S, piece: &Piece<'_>, tokens: usize, out: &mut ColumnsPart<'_>) {
+    let first = piece.first_slab * slabs::TOKENS;
+    for token in first..tokens.min(first + BATCH * slabs::TOKENS) {
+        let row: &[u8] = bytemuck::cast_slice(out.row(token, piece.rows.clone()));
+        for at in (0..row.len()).step_by(64) {
+            s.prefetch(row, at);
         }
     }
 }
 
-/// One piece of columns for all slabs of a batch.
-#[inline(always)]
-fn advance_all<F: PanelFormat, S: Lanes>(
-    s: S,
-    (panel, rows): (&Panel, usize),
-    (x, first): (&Slabs, usize),
-    columns: &Range<usize>,
-    chains: &mut Chains,
-) {
-    let mut done = 0;
-    macro_rules! slabs {
-        ($rows:literal, $slabs:literal) => {
-            while chains.len() - done >= $slabs {
-                let mut slabs = [x.slab(first + done, columns.clone()); $slabs];
-                for (v, slab) in slabs.iter_mut().enumerate() {
-                    *slab = x.slab(first + done + v, columns.clone());
+/// The vector kernels of a format.
+pub(super) struct Vectors<F> {
+    panel: Panel,
+    format: PhantomData<F>,
+}
+
+impl<F> Vectors<F> {
+    pub(super) const NEW: Self = Self {
+        panel: Panel::ZERO,
+        format: PhantomData,
+    };
+}
+
+impl<F: PanelFormat, S: Lanes> Multiply<S> for Vectors<F> {
+    #[inline(always)]
+    fn multiply(&mut self, s: S, piece: &Piece<'_>, chains: &mut Chains) {
+        let panel = &mut self.panel;
+        piece.unpack(
+            s,
+            #[inline(always)]
+            |block: &F::Block, row, b| F::place(s, block, panel, row, b),
+        );
+        let mut done = 0;
+        macro_rules! slabs {
+            ($rows:literal, $slabs:literal) => {
+                while chains.len() - done >= $slabs {
+                    let first = piece.first_slab + done;
+                    let mut slabs = [piece.x.slab(first, piece.columns.clone()); $slabs];
+                    for (v, slab) in slabs.iter_mut().enumerate() {
+                        *slab = piece.x.slab(first + v, piece.columns.clone());
+                    }
+                    let chains = &mut chains[done..done + $slabs];
+                    for row in (0..piece.padded_rows()).step_by($rows) {
+                        F::advance::<S, $rows, $slabs>(s, &self.panel, row, slabs, chains);
+                    }
+                    done += $slabs;
                 }
-                let chains = &mut chains[done..done + $slabs];
-                for row in (0..rows).step_by($rows) {
-                    F::advance::<S, $rows, $slabs>(s, panel, row, slabs, chains);
-                }
-                done += $slabs;
-            }
-        };
-    }
-    if S::WIDE {
-        slabs!(4, 4);
-        slabs!(16, 1);
-    } else {
-        slabs!(4, 1);
+            };
+        }
+        if S::WIDE {
+            slabs!(4, 4);
+            slabs!(16, 1);
+        } else {
+            slabs!(4, 1);
+        }
     }
 }
 
 /// Writes a slab's finished chains to its rows of the output, those that exist.
 #[inline(always)]
-pub(super) fn write<S: Lanes>(
+fn write<S: Lanes>(
     s: S,
     chains: &[Sixteen<f32>; ROWS],
     rows: &Range<usize>,
-    first_token: usize,
-    tile: &mut Tile<'_, '_>,
+    tokens: &Range<usize>,
+    out: &mut ColumnsPart<'_>,
 ) {
-    let tokens = first_token..(first_token + slabs::TOKENS).min(tile.tokens);
     for (half, chains) in chains.chunks_exact(16).enumerate() {
         let first_row = rows.start + 16 * half;
         if first_row >= rows.end {
@@ -181,7 +250,11 @@ pub(super) fn write<S: Lanes>(
             vectors[i] = s.load(&chains[i].0);
         }
         for (token, vector) in tokens.clone().zip(s.transpose(vectors)) {
-            s.store_partial(vector, tile.out.row(token, columns.clone()));
+            let out = out.row(token, columns.clone());
+            match out.as_chunks_mut::<16>() {
+                ([out], []) => s.store(vector, out),
+                _ => s.store_partial(vector, out),
+            }
         }
     }
 }

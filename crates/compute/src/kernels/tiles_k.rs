@@ -59,15 +59,20 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
         tiles: &Tiles<64>,
         panel: &LargePanel,
         step: &Step<'_, SLABS>,
+        quarter: usize,
         out: &mut Scratch,
     ) {
-        let mut q = [&step.x[0].q.as_chunks::<64>().0[0]; SLABS];
+        let mut q = [&step.x[0].q.as_chunks::<16>().0[quarter]; SLABS];
         for v in 1..SLABS {
-            q[v] = &step.x[v].q.as_chunks::<64>().0[0];
+            q[v] = &step.x[v].q.as_chunks::<16>().0[quarter];
         }
-        let [low, high] = &panel.products[step.tile];
-        let (out, _) = out.as_chunks_mut::<2>();
-        tiles.piece([low, high], q, &mut out.as_chunks_mut::<SLABS>().0[0]);
+        if quarter == 0 {
+            tiles.clear();
+        }
+        tiles.add(&panel.products[step.tile], 64 * quarter, q);
+        if quarter == 3 {
+            tiles.store(&mut out.as_chunks_mut::<2>().0.as_chunks_mut::<SLABS>().0[0]);
+        }
     }
 
     #[inline(always)]
@@ -75,31 +80,33 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
         s: Avx512,
         panel: &LargePanel,
         step: &Step<'_, SLABS>,
+        quarter: usize,
         sums: &Scratch,
         chains: &mut Chains,
     ) {
-        let rows = TILE * step.tile..TILE * (step.tile + 1);
-        let d = &panel.d[rows.clone()].as_chunks::<TILE>().0[0];
-        let m = &panel.m[rows.clone()].as_chunks::<TILE>().0[0];
-        let mins = &panel.mins[rows.clone()].as_chunks::<TILE>().0[0];
+        let row = TILE * step.tile + 4 * quarter;
+        let d = &panel.d[row..].as_chunks::<4>().0[0];
+        let m = &panel.m[row..].as_chunks::<4>().0[0];
+        let mins = &panel.mins[row..].as_chunks::<4>().0[0];
         for v in 0..SLABS {
-            let chains = &mut chains[step.first + v][rows.clone()];
-            let chains = &mut chains.as_chunks_mut::<TILE>().0[0];
-            let sum_x = &step.x[v].wide_sums;
+            let chains = &mut chains[step.first + v][row..];
+            let chains = &mut chains.as_chunks_mut::<4>().0[0];
+            let sum_x = &step.x[v].wide_sums.as_chunks::<4>().0;
             let d_x = s.load(&step.x[v].scales[0].0);
             let [low, high] = &sums.as_chunks::<2>().0[v];
-            for r in 0..TILE {
+            for r in 0..4 {
+                let (low, high) = (&low[4 * quarter + r], &high[4 * quarter + r]);
                 let products = if F::LARGEST <= 15 {
-                    s.join::<3>(&low[r], &high[r])
+                    s.join::<3>(low, high)
                 } else {
-                    s.join::<7>(&low[r], &high[r])
+                    s.join::<7>(low, high)
                 };
                 let scale = s.mul(s.splat(d[r]), d_x);
                 let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
                 if F::MINIMUM {
                     let mut minima = s.i32_zero();
                     for g in 0..4 {
-                        minima = s.dot2(minima, &sum_x[g], mins[r][g]);
+                        minima = s.dot2(minima, &sum_x[0][g], mins[r][g]);
                     }
                     let scale = s.mul(s.splat(m[r]), d_x);
                     acc = s.fma(scale, s.i32_to_f32(minima), acc);

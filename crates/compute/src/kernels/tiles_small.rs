@@ -47,16 +47,17 @@ impl<F: SmallFormat> TileFormat<32> for Small<F> {
         tiles: &Tiles<32>,
         panel: &SmallPanel,
         step: &Step<'_, SLABS>,
+        quarter: usize,
         out: &mut Scratch,
     ) {
-        let weights = &panel.weights[step.tile][step.column / 32..];
-        let (out, _) = out.as_chunks_mut::<SLABS>();
-        for b in 0..step.x[0].scales.len() {
-            let mut q = [&step.x[0].q.as_chunks::<8>().0[b]; SLABS];
+        // A quarter is a block, if the step has so many.
+        if quarter < step.x[0].scales.len() {
+            let mut q = [&step.x[0].q.as_chunks::<8>().0[quarter]; SLABS];
             for v in 1..SLABS {
-                q[v] = &step.x[v].q.as_chunks::<8>().0[b];
+                q[v] = &step.x[v].q.as_chunks::<8>().0[quarter];
             }
-            tiles.block(&weights[b], q, &mut out[b]);
+            let weights = &panel.weights[step.tile][step.column / 32 + quarter];
+            tiles.block(weights, q, &mut out.as_chunks_mut::<SLABS>().0[quarter]);
         }
     }
 
@@ -65,39 +66,41 @@ impl<F: SmallFormat> TileFormat<32> for Small<F> {
         s: Avx512,
         panel: &SmallPanel,
         step: &Step<'_, SLABS>,
+        quarter: usize,
         sums: &Scratch,
         chains: &mut Chains,
     ) {
+        let row = TILE * step.tile + 4 * quarter;
         if step.x[0].scales.len() == BLOCKS {
-            blocks::<F, SLABS, BLOCKS>(s, panel, step, 0, sums, chains);
+            blocks::<F, SLABS, BLOCKS>(s, panel, step, (row, 0), sums, chains);
         } else {
             for b in 0..step.x[0].scales.len() {
-                blocks::<F, SLABS, 1>(s, panel, step, b, sums, chains);
+                blocks::<F, SLABS, 1>(s, panel, step, (row, b), sums, chains);
             }
         }
     }
 }
 
-/// The chain steps of `BLOCKS` blocks from block `first` of the step.
+/// The chain steps of four rows from `row` of the panel, of `BLOCKS` blocks from block `first` of the
+/// step.
 #[inline(always)]
 fn blocks<F: SmallFormat, const SLABS: usize, const BLOCKS: usize>(
     s: Avx512,
     panel: &SmallPanel,
     step: &Step<'_, SLABS>,
-    first: usize,
+    (row, first): (usize, usize),
     sums: &Scratch,
     chains: &mut Chains,
 ) {
     let at = step.column / 32 + first;
-    let rows = TILE * step.tile..TILE * (step.tile + 1);
-    let d = &panel.d[rows.clone()].as_chunks::<TILE>().0[0];
-    let m = &panel.m[rows.clone()].as_chunks::<TILE>().0[0];
+    let d = &panel.d[row..].as_chunks::<4>().0[0];
+    let m = &panel.m[row..].as_chunks::<4>().0[0];
     let (sums, _) = sums.as_chunks::<SLABS>();
     let sums = &sums[first..first + BLOCKS];
     assert!(at + BLOCKS <= 8, "blocks of a piece");
     for v in 0..SLABS {
-        let chains = &mut chains[step.first + v][rows.clone()];
-        let chains = &mut chains.as_chunks_mut::<TILE>().0[0];
+        let chains = &mut chains[step.first + v][row..];
+        let chains = &mut chains.as_chunks_mut::<4>().0[0];
         let mut d_x = [s.zero(); BLOCKS];
         let mut sum_x = [s.zero(); BLOCKS];
         for b in 0..BLOCKS {
@@ -107,10 +110,10 @@ fn blocks<F: SmallFormat, const SLABS: usize, const BLOCKS: usize>(
                 sum_x[b] = s.i32_to_f32(sum);
             }
         }
-        for r in 0..TILE {
+        for r in 0..4 {
             let mut acc = s.load(&chains[r].0);
             for b in 0..BLOCKS {
-                let sum = s.i32_to_f32(s.i32_load(&sums[b][v][r]));
+                let sum = s.i32_to_f32(s.i32_load(&sums[b][v][row % TILE + r]));
                 acc = s.fma(s.mul(s.splat(d[r][at + b]), d_x[b]), sum, acc);
                 if F::MINIMUM {
                     acc = s.fma(s.mul(s.splat(m[r][at + b]), d_x[b]), sum_x[b], acc);

@@ -1,7 +1,8 @@
 //! AMX: products of int8 tiles, exact in i32, beside the vector instructions of AVX-512.
 //!
 //! By inline assembly, since the intrinsics are unstable. Tiles 0 to 3 are results, 4 and 5 weights,
-//! 6 and 7 activations; nothing but the configuration lives from one call to the next.
+//! 6 and 7 activations. They keep their contents from one piece of assembly to the next: the compiler
+//! knows the tile registers by name only, and nothing else uses them while a [`Tiles`] exists.
 //! Source: Intel 64 and IA-32 manuals, volume 1 chapter 18; Linux `Documentation/arch/x86/xstate.rst`.
 
 use std::arch::asm;
@@ -215,92 +216,90 @@ impl Tiles<32> {
     }
 }
 
-/// 64 columns of [`Tiles::piece`], at these bytes of a row of weights and of a slab.
-macro_rules! one_slab {
-    ($column:literal, $quads:literal) => {
-        concat!(
-            "tileloadd tmm6, [{x} + {stride} + ",
-            $quads,
-            "]\n tileloadd tmm4, [{low} + 4 * {stride} + ",
-            $column,
-            "]\n tdpbssd tmm0, tmm4, tmm6\n tileloadd tmm5, [{high} + 4 * {stride} + ",
-            $column,
-            "]\n tdpbssd tmm1, tmm5, tmm6"
-        )
-    };
-}
-
-/// The same with a second slab.
-macro_rules! two_slabs {
-    ($column:literal, $quads:literal) => {
-        concat!(
-            one_slab!($column, $quads),
-            "\n tileloadd tmm7, [{y} + {stride} + ",
-            $quads,
-            "]\n tdpbssd tmm2, tmm4, tmm7\n tdpbssd tmm3, tmm5, tmm7"
-        )
-    };
-}
-
 impl Tiles<64> {
-    /// Products of 16 weight rows with one or two slabs over 256 columns, for two integers a
-    /// weight: `out[slab][integer]`.
+    /// Begins results: of two integers a weight, times one or two slabs.
     #[inline(always)]
-    pub(crate) fn piece<const SLABS: usize>(
+    pub(crate) fn clear(&self) {
+        // SAFETY: `self` says that tiles are configured.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem),
+            );
+        }
+    }
+
+    /// Adds to the results the products of columns `column .. column + 64`.
+    #[inline(always)]
+    pub(crate) fn add<const SLABS: usize>(
         &self,
-        weights: [&[[i8; 256]; 16]; 2],
-        x: [&Quads<64>; SLABS],
-        out: &mut [[Sums; 2]; SLABS],
+        weights: &[[[i8; 256]; 16]; 2],
+        column: usize,
+        x: [&Quads<16>; SLABS],
     ) {
         const { assert!(SLABS == 1 || SLABS == 2) };
-        if SLABS == 1 {
-            // SAFETY: `self` says that all tiles are configured as 16 rows of 64 bytes; the
-            // references are to four of them side by side (weights) or one after the other
-            // (activations), and to as many results as are stored.
+        assert!(column + 64 <= 256, "columns of a piece");
+        let [low, high] = weights.each_ref().map(|rows| &raw const rows[0][column]);
+        // SAFETY: `self` says that all tiles are configured as 16 rows of 64 bytes; those of the
+        // weights are 256 bytes apart, within the columns just checked, those of a slab lie one
+        // after the other.
+        unsafe {
+            asm!(
+                "tileloadd tmm6, [{x} + {stride}]",
+                "tileloadd tmm4, [{low} + 4 * {stride}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{high} + 4 * {stride}]",
+                "tdpbssd tmm1, tmm5, tmm6",
+                low = in(reg) low,
+                high = in(reg) high,
+                x = in(reg) x[0],
+                stride = in(reg) 64_usize,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                options(nostack, readonly),
+            );
+        }
+        if SLABS == 2 {
+            // SAFETY: as above; the weights are where they were loaded.
             unsafe {
                 asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    one_slab!(0, 0),
-                    one_slab!(64, 1024),
-                    one_slab!(128, 2048),
-                    one_slab!(192, 3072),
-                    "tilestored [{out} + {stride}], tmm0",
-                    "tilestored [{out} + {stride} + 1024], tmm1",
-                    low = in(reg) weights[0],
-                    high = in(reg) weights[1],
-                    x = in(reg) x[0],
-                    out = in(reg) out,
+                    "tileloadd tmm7, [{x} + {stride}]",
+                    "tdpbssd tmm2, tmm4, tmm7",
+                    "tdpbssd tmm3, tmm5, tmm7",
+                    x = in(reg) x[SLABS - 1],
                     stride = in(reg) 64_usize,
-                    out("tmm0") _, out("tmm1") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                    options(nostack),
+                    out("tmm2") _, out("tmm3") _, out("tmm7") _,
+                    options(nostack, readonly),
                 );
             }
-        } else {
+        }
+    }
+
+    /// Stores the results: `out[slab][integer]`.
+    #[inline(always)]
+    pub(crate) fn store<const SLABS: usize>(&self, out: &mut [[Sums; 2]; SLABS]) {
+        const { assert!(SLABS == 1 || SLABS == 2) };
+        // SAFETY: `self` says that tiles are configured as 16 rows of 64 bytes, the size of `Sums`.
+        unsafe {
+            asm!(
+                "tilestored [{out} + {stride}], tmm0",
+                "tilestored [{out} + {stride} + 1024], tmm1",
+                out = in(reg) &mut out[0],
+                stride = in(reg) 64_usize,
+                options(nostack),
+            );
+        }
+        if SLABS == 2 {
             // SAFETY: as above.
             unsafe {
                 asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    two_slabs!(0, 0),
-                    two_slabs!(64, 1024),
-                    two_slabs!(128, 2048),
-                    two_slabs!(192, 3072),
-                    "tilestored [{out} + {stride}], tmm0",
-                    "tilestored [{out} + {stride} + 1024], tmm1",
-                    "tilestored [{out} + {stride} + 2048], tmm2",
-                    "tilestored [{out} + {stride} + 3072], tmm3",
-                    low = in(reg) weights[0],
-                    high = in(reg) weights[1],
-                    x = in(reg) x[0],
-                    y = in(reg) x[SLABS - 1],
-                    out = in(reg) out,
+                    "tilestored [{out} + {stride}], tmm2",
+                    "tilestored [{out} + {stride} + 1024], tmm3",
+                    out = in(reg) &mut out[SLABS - 1],
                     stride = in(reg) 64_usize,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );
             }
