@@ -8,6 +8,7 @@ quantised here but the weights, so a comparison shows what an engine's own arith
 
 import json
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,26 @@ import torch
 from transformers import AutoModelForCausalLM
 
 
-@torch.no_grad()
-def main():
-    path, ids, out = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3]
+@lru_cache
+def model_of(path):
     model = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager",
     ).eval()
     print(model.config, file=sys.stderr)
-    np.save(out, model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].numpy())
+    return model
+
+
+@torch.no_grad()
+def exact_logits(path, ids, stride=1):
+    """[positions / stride, vocabulary]: of every `stride` positions, the last one's."""
+    model = model_of(path)
+    hidden = model.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+    return model.lm_head(hidden[stride - 1 :: stride]).numpy()
+
+
+def main():
+    path, ids, out = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3]
+    np.save(out, exact_logits(path, ids))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@
     reason = "each test uses its part of this; a test may panic"
 )]
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
-use redline_compute::{Cpu, Isa};
-use redline_gguf::{Gguf, TensorType, TokenId};
+use redline_compute::{Cpu, Format, Isa, quant};
+use redline_gguf::{Gguf, TensorType, TokenId, Writer};
 use redline_model::{
     Forward, LoadOptions, LogitRows, Model, ModelFile, PageId, SequenceStep, StepPlan,
 };
@@ -30,6 +32,17 @@ pub(crate) fn teacher_force(
     setting: Setting,
     each: &mut dyn FnMut(usize, &[f32]),
 ) {
+    teacher_force_rows(path, ids, setting, LogitRows::All, each);
+}
+
+/// The same, giving only the logits of each step that `rows` names.
+pub(crate) fn teacher_force_rows(
+    path: &Path,
+    ids: &[TokenId],
+    setting: Setting,
+    rows: LogitRows,
+    each: &mut dyn FnMut(usize, &[f32]),
+) {
     let file = ModelFile::open(path).unwrap();
     let chunk = setting.chunk.min(ids.len());
     let options = LoadOptions {
@@ -49,18 +62,48 @@ pub(crate) fn teacher_force(
             tokens,
             position,
             pages: &pages,
-            logits: LogitRows::All,
+            logits: rows,
         }];
         let plan = StepPlan {
             sequences: &sequences,
         };
         let logits = model.forward(&plan, &mut ()).unwrap();
-        assert_eq!(logits.len(), tokens.len() * vocab);
-        for row in logits.chunks_exact(vocab) {
-            each(position, row);
-            position += 1;
+        let count = rows.count(tokens.len());
+        assert_eq!(logits.len(), count * vocab);
+        position += tokens.len();
+        for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+            each(position - count + row, logits);
         }
     }
+}
+
+/// Writes the model `from` with all its weights as F32, which is exact, to `to`.
+pub(crate) fn dequantise(from: &Path, to: &File) {
+    let file = ModelFile::open(from).unwrap();
+    let gguf = file.gguf().unwrap();
+    let mut writer = Writer::new();
+    for (key, value) in gguf.metadata().iter() {
+        writer.metadata(key, *value).unwrap();
+    }
+    for tensor in gguf.tensors() {
+        writer
+            .tensor(tensor.name, &tensor.dims, TensorType::F32)
+            .unwrap();
+    }
+    let mut out = writer.start(BufWriter::new(to)).unwrap();
+    let (mut weights, mut bytes) = (Vec::new(), Vec::new());
+    for tensor in gguf.tensors() {
+        let format: Format = tensor.tensor_type.name().parse().unwrap();
+        let row = tensor.dims[0];
+        weights.resize(row, 0.0_f32);
+        for packed in tensor.data.chunks_exact(format.row_bytes(row)) {
+            quant::dequantize(format, packed, &mut weights);
+            bytes.clear();
+            bytes.extend(weights.iter().flat_map(|weight| weight.to_le_bytes()));
+            out.write(&bytes).unwrap();
+        }
+    }
+    out.finish().unwrap();
 }
 
 /// The values of an F32 tensor.
