@@ -14,6 +14,7 @@ mod format;
 mod kernels;
 pub mod limits;
 pub mod mapping;
+mod memory;
 mod pool;
 pub mod quant;
 mod simd;

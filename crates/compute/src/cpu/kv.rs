@@ -2,24 +2,25 @@
 
 use crate::backend::PAGE_POSITIONS;
 use crate::kernels::kv::{self, Slab};
+use crate::memory::Memory;
 use crate::{AttentionShape, AttentionSpan, Isa, KvShape, KvSlot, PageId};
 
 /// Keys and values of all layers: `[pages, layers, 2, kv_heads]` slabs of [`PAGE_POSITIONS`]
 /// positions, which `kernels/kv.rs` describes.
 ///
-/// Pages that were never written take no memory: the system gives zeroed pages on first touch.
+/// Pages that were never written take no memory.
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
-    data: Vec<u8>,
+    data: Memory<u8>,
 }
 
 impl KvCache {
     pub(super) fn new(shape: KvShape) -> Self {
-        Self {
-            shape,
-            data: vec![0; shape.pages * shape.page_bytes()],
-        }
+        let bytes = shape.pages * shape.page_bytes();
+        let mut data = Memory::with_capacity(bytes);
+        data.set_len(bytes);
+        Self { shape, data }
     }
 
     fn slab_bytes(&self) -> usize {

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use crate::kernels::quantized::{Group, QuantizedRows};
 use crate::kernels::{attention, elementwise, norm};
+use crate::memory::Memory;
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
     Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, Format, Isa,
@@ -47,7 +48,7 @@ pub struct Matrix {
 pub struct Buffer {
     width: usize,
     max_tokens: usize,
-    data: Vec<f32>,
+    data: Memory<f32>,
 }
 
 impl Buffer {
@@ -61,7 +62,7 @@ impl Buffer {
             "{tokens} rows fit, of at most {}",
             self.max_tokens
         );
-        self.data.resize(tokens * self.width, 0.0);
+        self.data.set_len(tokens * self.width);
     }
 }
 
@@ -147,7 +148,7 @@ impl Backend for Cpu {
         Buffer {
             width,
             max_tokens,
-            data: Vec::with_capacity(max_tokens * width),
+            data: Memory::with_capacity(max_tokens * width),
         }
     }
 

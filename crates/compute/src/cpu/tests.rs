@@ -85,7 +85,7 @@ fn product(
             out: &mut out,
         }],
     );
-    out.data
+    out.data.to_vec()
 }
 
 /// Weights of every format, rows and tokens around the kernels' tiles, tails of float rows.
@@ -246,7 +246,7 @@ fn norms_give_the_same_bits_everywhere_and_follow_their_definitions() {
                 let input = filled(cpu, width, &x);
                 let mut out = cpu.buffer(3, width);
                 cpu.norm(norm, &weight, bias, &input, &mut out);
-                out.data
+                out.data.to_vec()
             });
             for (x, out) in x.chunks(width).zip(out.chunks(width)) {
                 let n = width as f64;
@@ -270,7 +270,7 @@ fn norms_give_the_same_bits_everywhere_and_follow_their_definitions() {
         same_everywhere("norm_heads", |cpu| {
             let mut buffer = filled(cpu, width, &x);
             cpu.norm_heads(Norm::Rms { eps: 1e-6 }, &weight, &mut buffer);
-            buffer.data
+            buffer.data.to_vec()
         });
     }
 }
@@ -286,7 +286,7 @@ fn rope_gives_the_same_bits_everywhere_and_rotates() {
         let out = same_everywhere("rope", |cpu| {
             let mut buffer = filled(cpu, heads * head_dim, &x);
             cpu.rope(&table, head_dim, &positions, &mut buffer);
-            buffer.data
+            buffer.data.to_vec()
         });
         assert_eq!(
             &out[..heads * head_dim],
@@ -320,7 +320,7 @@ fn gates_sums_and_embeddings_give_the_same_bits_everywhere() {
             let up = filled(cpu, 50, &up);
             cpu.gated_activation(activation, &mut x, &up);
             cpu.add(&mut x, &up);
-            x.data
+            x.data.to_vec()
         });
     }
     for format in Format::ALL {
@@ -332,7 +332,7 @@ fn gates_sums_and_embeddings_give_the_same_bits_everywhere() {
             cpu.embed(&table, &[8, 0, 3], 2.0, &mut out);
             let mut last = cpu.buffer(3, 256);
             cpu.select(&out, &[2, 0], &mut last);
-            last.data
+            last.data.to_vec()
         });
         let mut row = vec![0.0; 256];
         quant::dequantize(
