@@ -2,7 +2,8 @@
 //!
 //! One dispatch runs a closure once on every thread and returns when all have finished. Between
 //! dispatches the workers spin for a moment (a forward pass dispatches hundreds of times), then
-//! park. Nothing is allocated after the start.
+//! linger, giving their cores to whoever wants them, and at last park. Nothing is allocated after
+//! the start.
 #![allow(
     unsafe_code,
     reason = "a borrowed closure on other threads: one of the three homes of unsafe"
@@ -17,12 +18,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub(crate) use blocks::{Blocks, BlocksPart};
 pub(crate) use parts::{Columns, ColumnsPart, MAX_PARTS, Rows};
 
 /// Spins before a waiting thread gives its core away: 10 to 100 µs, by the length of a pause.
 const SPINS: u32 = 2_000;
+/// How long a worker goes on looking before it parks. Waking a parked one takes tens of
+/// microseconds, and between two steps a token is drawn from up to a few hundred thousand logits.
+const LINGER: Duration = Duration::from_millis(1);
 
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -177,14 +182,24 @@ fn work(shared: &Shared, index: usize) {
     }
 }
 
-/// Waits for an epoch after `seen`: spinning first, then parked.
+/// Waits for an epoch after `seen`: spinning first, then lingering, then parked.
 fn wait(shared: &Shared, seen: usize) -> usize {
-    for _ in 0..SPINS {
+    let new = || {
         let epoch = shared.epoch.load(Ordering::Acquire);
-        if epoch != seen {
+        (epoch != seen).then_some(epoch)
+    };
+    for _ in 0..SPINS {
+        if let Some(epoch) = new() {
             return epoch;
         }
         std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    while start.elapsed() < LINGER {
+        if let Some(epoch) = new() {
+            return epoch;
+        }
+        std::thread::yield_now();
     }
     let mut sleepers = shared
         .sleepers
@@ -232,7 +247,7 @@ mod tests {
         let total = AtomicUsize::new(0);
         for _ in 0..20 {
             // Far longer than the spin: the worker has parked.
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             pool.run(&|_| {
                 total.fetch_add(1, Ordering::Relaxed);
             });
