@@ -276,7 +276,7 @@ impl Backend for Cpu {
             std::array::from_fn(|part| cuts[part].whole_units(cuts[part + 1]));
         let blocks = Blocks::new(&mut out.data, q.width, work.columns(), &parts[..threads]);
         let scratches = Rows::new(&mut self.attention, 1, threads);
-        self.pool.run(&|thread| {
+        let part = |thread: usize| {
             let (_, scratch) = scratches.take(thread);
             let between = [cuts[thread], cuts[thread + 1]];
             attention::part(
@@ -286,7 +286,13 @@ impl Backend for Cpu {
                 &mut scratch[0],
                 &mut blocks.take(thread),
             );
-        });
+        };
+        if cuts[1] == cuts[threads] {
+            // Too little to share: no row is cut.
+            part(0);
+            return;
+        }
+        self.pool.run(&part);
         attention::merge_shared_rows(isa, work, &mut self.attention, &mut out.data);
     }
 

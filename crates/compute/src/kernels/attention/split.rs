@@ -113,7 +113,10 @@ fn within_head(work: &Work<'_>, mut target: usize, most_chunks: usize) -> Cut {
         let seen = seen(&work.shape, span, low);
         let position = seen.start + (target - cost(&work.shape, span, low)).min(seen.len());
         let (first, end) = (seen.start / CHUNK, seen.end.div_ceil(CHUNK));
-        let chunk = (position + CHUNK / 2) / CHUNK;
+        let before = (position / CHUNK * CHUNK).max(seen.start);
+        let after = ((position / CHUNK + 1) * CHUNK).min(seen.end);
+        // Of two as near, the later: the first part is the caller's, which has begun already.
+        let chunk = position / CHUNK + usize::from(after - position <= position - before);
         return if chunk >= end
             || (end - first > most_chunks && 2 * position > seen.start + seen.end)
         {
@@ -179,4 +182,58 @@ pub(super) fn next_piece<'a>(
         }
     };
     Some(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, Cpu, Isa, KvFormat, KvShape, PageId};
+
+    /// Where one query at `position` is cut for two threads.
+    fn middle(kv_heads: usize, position: usize, most_chunks: usize) -> Cut {
+        let head_dim = 16;
+        let pages: Vec<PageId> = (0..8).map(PageId).collect();
+        let cache = Cpu::new(Isa::Scalar, 1).kv_cache(KvShape {
+            layers: 1,
+            pages: pages.len(),
+            kv_heads,
+            head_dim,
+            format: KvFormat::F16,
+        });
+        let shape = AttentionShape {
+            layer: 0,
+            heads: kv_heads,
+            kv_heads,
+            head_dim,
+            scale: 1.0,
+            window: None,
+        };
+        let spans = [AttentionSpan {
+            row: 0,
+            rows: 1,
+            position,
+            pages: &pages,
+        }];
+        let q = vec![0.0; kv_heads * head_dim];
+        let work = Work::new(&cache, shape, &spans, &q);
+        let mut cuts = [Cut::default(); 3];
+        split(&work, most_chunks, &mut cuts);
+        cuts[1]
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_halved_goes_to_the_first_part() {
+        let at = |unit, chunk| Cut { unit, chunk };
+        for position in [0, 3, 100, 200, 255] {
+            assert_eq!(middle(1, position, 8), at(1, 0), "{position}");
+            assert_eq!(middle(2, position, 8), at(1, 0), "{position}");
+            assert_eq!(middle(3, position, 8), at(2, 0), "{position}");
+        }
+        // Two chunks are cut between them, unless there is no room for records of them.
+        assert_eq!(middle(1, 511, 8), at(0, 1));
+        assert_eq!(middle(3, 511, 8), at(1, 1));
+        assert_eq!(middle(3, 511, 1), at(2, 0));
+        // 256 positions and 40 more: nearer to the cut than to the start.
+        assert_eq!(middle(1, 295, 8), at(0, 1));
+    }
 }
