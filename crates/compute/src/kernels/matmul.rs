@@ -140,12 +140,13 @@ impl Tile<'_, '_> {
     ) {
         let range = self.out.range();
         let quarter = range.len().div_ceil(4);
+        let bytes = self.weights.format.row_bytes(self.weights.cols);
         for i in 0..quarter {
             let (mut columns, mut rows) = ([0; 4], [self.weights.bytes; 4]);
             for q in 0..4 {
                 // Rows past the end are their neighbour's again.
                 columns[q] = (range.start + q * quarter + i).min(range.end - 1);
-                rows[q] = self.weights.row(columns[q]);
+                rows[q] = &self.weights.bytes[columns[q] * bytes..][..bytes];
             }
             let mut token = 0;
             while token + TOKENS <= self.tokens {
@@ -164,8 +165,10 @@ impl Tile<'_, '_> {
 
     #[inline(always)]
     fn put(&mut self, token: usize, columns: [usize; 4], values: [f32; 4]) {
+        let range = self.out.range();
+        let out = self.out.row(token, range.clone());
         for (column, value) in columns.into_iter().zip(values) {
-            self.out.row(token, column..column + 1)[0] = value;
+            out[column - range.start] = value;
         }
     }
 }
