@@ -2,6 +2,7 @@
 //! 128-bit lane for each block.
 
 use std::arch::x86_64::{__m128, __m256i};
+use std::mem::offset_of;
 
 use super::matmul::prefetch;
 use super::quantized::QuantizedRow;
@@ -26,13 +27,16 @@ pub(super) trait SmallFormat: Block {
         Half([0; 2])
     }
 
-    /// The integers `+ OFFSET` of consecutive blocks: each block's first sixteen, then its last.
-    fn halves<S: BlockLanes<B>, const B: usize>(s: S, blocks: &[Self; B]) -> [S::Ints; 2];
-    /// The scales, and the minima where there are any, of `B` blocks of four rows.
-    fn scales<S: BlockLanes<B>, const B: usize>(
-        s: S,
-        rows: [&[u8]; 4],
-    ) -> (S::Floats, Option<S::Floats>);
+    /// `B` blocks of each of four rows.
+    fn unpack<S: BlockLanes<B>, const B: usize>(s: S, rows: [&[u8]; 4]) -> Unpacked<S, B>;
+}
+
+/// `B` blocks of each of four rows.
+pub(super) struct Unpacked<S: BlockLanes<B>, const B: usize> {
+    /// The integers `+ OFFSET`: each block's first sixteen, and its last.
+    halves: [[S::Ints; 2]; 4],
+    scales: S::Floats,
+    minima: Option<S::Floats>,
 }
 
 /// `[T][4]` dot products of four rows with `T` tokens.
@@ -42,10 +46,12 @@ pub(super) fn four_rows<F: SmallFormat, S: BlockLanes<B>, const B: usize, const 
     rows: [&[u8]; 4],
     x: [QuantizedRow<'_>; T],
 ) -> [[f32; 4]; T] {
-    let rows = rows.map(
-        #[inline(always)]
-        |row| blocks::<F>(row),
-    );
+    // Not `map`, which stays out of line and costs the short rows a third of their time.
+    let mut typed = [blocks::<F>(rows[0]); 4];
+    for r in 1..4 {
+        typed[r] = blocks::<F>(rows[r]);
+    }
+    let rows = typed;
     let (steps, rest) = (rows[0].len() / B, rows[0].len() % B);
     let none = [F::zeroed(); B];
     let mut acc = [s.rows_splat(0.0); T];
@@ -151,17 +157,17 @@ fn step<F: SmallFormat, S: BlockLanes<B>, const B: usize, const T: usize>(
     skip: usize,
     acc: &mut [__m128; T],
 ) {
-    let mut weights = [[s.no_sum(); 2]; 4];
-    for r in 0..4 {
-        weights[r] = F::halves(s, rows[r]);
-    }
-    let (scales, minima) = F::scales(
-        s,
-        rows.map(
-            #[inline(always)]
-            |row| bytemuck::cast_slice(row),
-        ),
-    );
+    let rows = [
+        bytemuck::cast_slice(rows[0]),
+        bytemuck::cast_slice(rows[1]),
+        bytemuck::cast_slice(rows[2]),
+        bytemuck::cast_slice(rows[3]),
+    ];
+    let Unpacked {
+        halves,
+        scales,
+        minima,
+    } = F::unpack(s, rows);
     let offset = if F::SIGNED {
         S::SIGNED_OFFSET
     } else {
@@ -169,31 +175,23 @@ fn step<F: SmallFormat, S: BlockLanes<B>, const B: usize, const T: usize>(
     };
     for t in 0..T {
         let q = s.halves(x[t].q);
-        let mut sums = [s.no_sum(); 4];
+        let mut sums = [s.zero_lanes(); 4];
         for r in 0..4 {
-            for half in 0..2 {
-                sums[r] = if F::SIGNED {
-                    s.dot_lanes_signed(sums[r], weights[r][half], q[half])
-                } else {
-                    s.dot_lanes(sums[r], weights[r][half], q[half])
-                };
-            }
+            sums[r] = if F::SIGNED {
+                s.dot_signed_halves(halves[r], q)
+            } else {
+                s.dot_halves(halves[r], q, F::LARGEST)
+            };
         }
-        let sums = s.transposed_sums(sums, s.block_sums(x[t].sums, offset));
-        let d_x = s.spread(x[t].scales);
-        let (scales, sums) = (s.split(s.lanes_mul(scales, d_x)), s.split(sums));
-        if let Some(minima) = minima {
-            let minima = s.split(s.lanes_mul(minima, d_x));
-            let sums_x = s.split(s.lanes_to_floats(s.block_sums(x[t].sums, 1)));
-            for b in skip..B {
-                acc[t] = s.rows_fma(scales[b], sums[b], acc[t]);
-                acc[t] = s.rows_fma(minima[b], sums_x[b], acc[t]);
-            }
+        let largest = if F::SIGNED { 255 } else { F::LARGEST };
+        let sums = s.transposed_sums((sums, largest), x[t].sums, offset);
+        let scales = s.lanes_mul(scales, x[t].scales);
+        acc[t] = if let Some(minima) = minima {
+            let minima = s.lanes_mul(minima, x[t].scales);
+            s.chain_with_minima(acc[t], skip, (scales, minima), (sums, x[t].sums))
         } else {
-            for b in skip..B {
-                acc[t] = s.rows_fma(scales[b], sums[b], acc[t]);
-            }
-        }
+            s.chain(acc[t], skip, scales, sums)
+        };
     }
 }
 
@@ -203,14 +201,6 @@ macro_rules! header {
         #[inline(always)]
         fn scale(&self) -> Half {
             self.d
-        }
-
-        #[inline(always)]
-        fn scales<S: BlockLanes<B>, const B: usize>(
-            s: S,
-            rows: [&[u8]; 4],
-        ) -> (S::Floats, Option<S::Floats>) {
-            (s.block_scales::<{ size_of::<Self>() }>(rows), None)
         }
     };
     (with minimum) => {
@@ -225,14 +215,54 @@ macro_rules! header {
         fn minimum(&self) -> Half {
             self.m
         }
+    };
+}
 
+/// [`SmallFormat::unpack`]: from a row's blocks (and their heads, where more than the scales is needed
+/// of those), its integers.
+macro_rules! unpack {
+    (@scales $s:ident, $rows:ident, $heads:expr) => {
+        if Self::MINIMUM {
+            let [scales, minima] =
+                $s.block_scales_and_minima::<{ size_of::<Self>() }>($rows, $heads);
+            (scales, Some(minima))
+        } else {
+            let scales = $s.block_scales::<{ size_of::<Self>() }>($rows, $heads);
+            (scales, None)
+        }
+    };
+    (|$s:ident, $row:ident| $halves:expr) => {
         #[inline(always)]
-        fn scales<S: BlockLanes<B>, const B: usize>(
-            s: S,
-            rows: [&[u8]; 4],
-        ) -> (S::Floats, Option<S::Floats>) {
-            let [d, m] = s.block_scales_and_minima::<{ size_of::<Self>() }>(rows);
-            (d, Some(m))
+        fn unpack<S: BlockLanes<B>, const B: usize>($s: S, rows: [&[u8]; 4]) -> Unpacked<S, B> {
+            let mut halves = [[$s.zero_lanes(); 2]; 4];
+            for r in 0..4 {
+                let $row = rows[r];
+                halves[r] = $halves;
+            }
+            let (scales, minima) = unpack!(@scales $s, rows, None);
+            Unpacked {
+                halves,
+                scales,
+                minima,
+            }
+        }
+    };
+    (|$s:ident, $row:ident, $head:ident| $halves:expr) => {
+        #[inline(always)]
+        fn unpack<S: BlockLanes<B>, const B: usize>($s: S, rows: [&[u8]; 4]) -> Unpacked<S, B> {
+            let mut heads = [$s.zero_lanes(); 4];
+            let mut halves = [[$s.zero_lanes(); 2]; 4];
+            for r in 0..4 {
+                heads[r] = $s.heads::<{ size_of::<Self>() }>(rows[r]);
+                let ($row, $head) = (rows[r], heads[r]);
+                halves[r] = $halves;
+            }
+            let (scales, minima) = unpack!(@scales $s, rows, Some(heads));
+            Unpacked {
+                halves,
+                scales,
+                minima,
+            }
         }
     };
 }
@@ -248,59 +278,38 @@ impl SmallFormat for BlockQ8_0 {
         s.bytes_i8(&self.qs)
     }
 
-    #[inline(always)]
-    fn halves<S: BlockLanes<B>, const B: usize>(s: S, blocks: &[Self; B]) -> [S::Ints; 2] {
-        let (mut first, mut last) = ([&[0; 16]; B], [&[0; 16]; B]);
-        for b in 0..B {
-            let (halves, _) = bytemuck::cast_ref::<_, [u8; 32]>(&blocks[b].qs).as_chunks::<16>();
-            (first[b], last[b]) = (&halves[0], &halves[1]);
+    unpack!(|s, row| [
+        s.lanes::<{ size_of::<Self>() }, { offset_of!(Self, qs) }>(row),
+        s.lanes::<{ size_of::<Self>() }, { offset_of!(Self, qs) + 16 }>(row),
+    ]);
+}
+
+macro_rules! four_bits {
+    () => {
+        #[inline(always)]
+        fn integers<S: IntSimd>(&self, s: S) -> __m256i {
+            s.nibbles(&self.qs)
         }
-        [s.lanes(first), s.lanes(last)]
-    }
+
+        unpack!(|s, row| nibbles(
+            s,
+            s.lanes::<{ size_of::<Self>() }, { offset_of!(Self, qs) }>(row)
+        ));
+    };
 }
 
 impl SmallFormat for BlockQ4_0 {
     const OFFSET: i16 = 8;
     const LARGEST: i32 = 15;
     header!();
-
-    #[inline(always)]
-    fn integers<S: IntSimd>(&self, s: S) -> __m256i {
-        s.nibbles(&self.qs)
-    }
-
-    #[inline(always)]
-    fn halves<S: BlockLanes<B>, const B: usize>(s: S, blocks: &[Self; B]) -> [S::Ints; 2] {
-        nibbles(
-            s,
-            blocks.each_ref().map(
-                #[inline(always)]
-                |block| &block.qs,
-            ),
-        )
-    }
+    four_bits!();
 }
 
 impl SmallFormat for BlockQ4_1 {
     const OFFSET: i16 = 0;
     const LARGEST: i32 = 15;
     header!(with minimum);
-
-    #[inline(always)]
-    fn integers<S: IntSimd>(&self, s: S) -> __m256i {
-        s.nibbles(&self.qs)
-    }
-
-    #[inline(always)]
-    fn halves<S: BlockLanes<B>, const B: usize>(s: S, blocks: &[Self; B]) -> [S::Ints; 2] {
-        nibbles(
-            s,
-            blocks.each_ref().map(
-                #[inline(always)]
-                |block| &block.qs,
-            ),
-        )
-    }
+    four_bits!();
 }
 
 macro_rules! five_bits {
@@ -313,23 +322,13 @@ macro_rules! five_bits {
             )
         }
 
-        #[inline(always)]
-        fn halves<S: BlockLanes<B>, const B: usize>(s: S, blocks: &[Self; B]) -> [S::Ints; 2] {
-            let four = nibbles(
+        unpack!(|s, row, head| s.fifth_bits::<{ offset_of!(Self, qh) }>(
+            nibbles(
                 s,
-                blocks.each_ref().map(
-                    #[inline(always)]
-                    |block| &block.qs,
-                ),
-            );
-            s.fifth_bits(
-                four,
-                blocks.each_ref().map(
-                    #[inline(always)]
-                    |block| &block.qh,
-                ),
-            )
-        }
+                s.lanes::<{ size_of::<Self>() }, { offset_of!(Self, qs) }>(row)
+            ),
+            head
+        ));
     };
 }
 
@@ -348,7 +347,6 @@ impl SmallFormat for BlockQ5_1 {
 }
 
 #[inline(always)]
-fn nibbles<S: BlockLanes<B>, const B: usize>(s: S, packed: [&[u8; 16]; B]) -> [S::Ints; 2] {
-    let packed = s.lanes(packed);
+fn nibbles<S: BlockLanes<B>, const B: usize>(s: S, packed: S::Ints) -> [S::Ints; 2] {
     [s.low_nibbles(packed), s.high_nibbles(packed)]
 }

@@ -1,5 +1,6 @@
 //! AVX-512: sixteen F32 lanes in one register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
@@ -204,4 +205,22 @@ fn sum(x: __m512) -> f32 {
     );
     let all = _mm512_add_ps(halves, _mm512_shuffle_f32x4::<0b01>(halves, halves));
     _mm512_cvtss_f32(all)
+}
+
+/// `acc + a · b` over pairs of words. In assembly because the compiler, which may not assume a
+/// processor as new as these, would make two instructions of a chain of these.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the instruction is enabled here and touches the named registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
 }

@@ -122,6 +122,11 @@ pub(crate) trait IntSimd: Simd {
     }
 
     #[inline(always)]
+    fn rows_load(self, x: &[f32; 4]) -> __m128 {
+        op!(_mm_loadu_ps(x.as_ptr()))
+    }
+
+    #[inline(always)]
     fn rows_widen_f16(self, x: [[u8; 2]; 4]) -> __m128 {
         op!(rows_widen_f16(x))
     }

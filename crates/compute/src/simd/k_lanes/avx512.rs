@@ -4,6 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{KLanes, centre256};
+use crate::simd::avx512::dpwssd;
 use crate::simd::{Avx512, IntSimd};
 
 /// One operation under the token's proof.
@@ -163,24 +164,6 @@ const MINIMA: [[u8; 64]; 2] = {
     }
     table
 };
-
-/// `acc + a · b` over pairs of words. In assembly because the compiler, which may not assume a
-/// processor as new as these, would make two instructions of a chain of these.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: the instruction is enabled here and touches the named registers only.
-    unsafe {
-        asm!(
-            "vpdpwssd {acc}, {a}, {b}",
-            acc = inout(zmm_reg) acc,
-            a = in(zmm_reg) a,
-            b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    acc
-}
 
 /// Words whose low bytes are `bytes[index]`, high bytes zero. In assembly because the compiler would
 /// take the mask out and make an instruction of it.
