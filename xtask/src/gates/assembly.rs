@@ -15,8 +15,9 @@ use crate::shell::{command, root};
 
 /// Instructions that a kernel is made for: the token's name, a part of the kernel's name, the
 /// beginning of the instruction, its registers.
-const EXPECTED: [(&str, &str, &str, &str); 17] = [
+const EXPECTED: [(&str, &str, &str, &str); 18] = [
     ("Avx512", "kernels::matmul::Quantized", "vpdpbusd", "zmm"),
+    ("Avx512", "kernels::strips::Fill", "vpdpbusd", "zmm"),
     ("Avx512", "kernels::tiles::Fill", "tdpb", "tmm"),
     ("Avx512", "kernels::matmul::Floats", "vfmadd", "zmm"),
     ("Avx512", "kernels::matmul::Floats", "vcvtph2ps", "zmm"),

@@ -128,7 +128,7 @@ struct Split<'a> {
 fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: Input<'_>, to: &mut QuantizedRows) {
     let (tokens, width) = (input.tokens(), input.width);
     #[cfg(target_arch = "x86_64")]
-    if panel::wanted(isa, tokens) {
+    if panel::wanted(isa, group, tokens) {
         to.slabs.quantize(isa, pool, input.data, width);
         return;
     }

@@ -7,7 +7,7 @@ use super::quantized::{Group, QuantizedRow, QuantizedRows};
 #[cfg(target_arch = "x86_64")]
 use super::{
     panel, panel_float, panel_k::Large, panel_small::Small, rows_float::FloatFormat, rows_k,
-    rows_small, tiles,
+    rows_small, strips, tiles,
 };
 use super::{rows_float, spec};
 use crate::Format;
@@ -71,7 +71,9 @@ pub(crate) fn quantized(
     match isa {
         Isa::Scalar => by_specification(tile, x),
         #[cfg(target_arch = "x86_64")]
-        Isa::Amx if panel::wanted(isa, tokens) => by_tiles(tile, x),
+        _ if strips::wanted(isa, &tile) => by_strips(tile, x),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx if panel::wanted(isa, x.group, tokens) => by_tiles(tile, x),
         #[cfg(target_arch = "x86_64")]
         isa => dispatch_x86(isa, Quantized { isa, tile, x }),
         #[cfg(not(target_arch = "x86_64"))]
@@ -184,6 +186,20 @@ fn by_specification(tile: Tile<'_, '_>, x: &QuantizedRows) {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn by_strips(tile: Tile<'_, '_>, x: &QuantizedRows) {
+    let s = Avx512::detect().expect("AVX-512, checked at start");
+    let x = &x.slabs;
+    match tile.weights.format {
+        Format::Q8_0 => s.vectorize(strips::Fill::<BlockQ8_0>::new(tile, x)),
+        Format::Q4_0 => s.vectorize(strips::Fill::<BlockQ4_0>::new(tile, x)),
+        Format::Q4_1 => s.vectorize(strips::Fill::<BlockQ4_1>::new(tile, x)),
+        Format::Q5_0 => s.vectorize(strips::Fill::<BlockQ5_0>::new(tile, x)),
+        Format::Q5_1 => s.vectorize(strips::Fill::<BlockQ5_1>::new(tile, x)),
+        format => panic!("{format} is not taken in strips"),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 fn by_tiles(tile: Tile<'_, '_>, x: &QuantizedRows) {
     let amx = Amx::detect().expect("AMX, checked at start");
     let x = &x.slabs;
@@ -248,7 +264,7 @@ impl Quantized<'_, '_> {
         };
         macro_rules! fill {
             ($panel:ty, $kernels:ident, ($($generics:tt)*)) => {
-                if panel::wanted(isa, tile.tokens) {
+                if panel::wanted(isa, x.group, tile.tokens) {
                     panel::fill(s, tile, &x.slabs, panel::Vectors::<$panel>::NEW);
                 } else {
                     tile.fill(

@@ -32,6 +32,8 @@ mod rows_small;
 pub(crate) mod slabs;
 pub(crate) mod spec;
 #[cfg(target_arch = "x86_64")]
+mod strips;
+#[cfg(target_arch = "x86_64")]
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod tiles_k;

@@ -8,7 +8,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::matmul::{Tile, Weights};
+use super::quantized::Group;
 use super::slabs::{self, Slab, Slabs};
+use super::strips;
 use crate::pool::ColumnsPart;
 use crate::quant::{Block, K_BLOCK, blocks};
 use crate::simd::{Isa, Lanes, Sixteen};
@@ -17,7 +19,7 @@ use crate::simd::{Isa, Lanes, Sixteen};
 pub(super) const ROWS: usize = 32;
 /// Columns unpacked at a time.
 pub(super) const PIECE: usize = K_BLOCK;
-/// Tokens for which the row kernels are slower.
+/// Tokens for which the row kernels are slower than panels.
 const MIN_TOKENS: usize = 6;
 /// Panels that share a piece of the activations while it is near.
 const PANELS: usize = 4;
@@ -26,9 +28,14 @@ const BATCH: usize = 32;
 /// Slabs that make do with less room for chains.
 const FEW: usize = 4;
 
-/// Whether products of so many tokens take the panel kernels.
-pub(crate) fn wanted(isa: Isa, tokens: usize) -> bool {
-    isa != Isa::Scalar && tokens >= MIN_TOKENS
+/// Whether products of so many tokens, quantised in such groups, take them in slabs: the kernels of
+/// strips and of panels.
+pub(crate) fn wanted(isa: Isa, group: Group, tokens: usize) -> bool {
+    match (isa, group) {
+        (Isa::Scalar, _) => false,
+        (Isa::Avx512 | Isa::Amx, Group::Small) => tokens >= strips::MIN_TOKENS,
+        _ => tokens >= MIN_TOKENS,
+    }
 }
 
 /// A piece of a panel, unpacked; every field row after row.

@@ -30,7 +30,7 @@ impl Group {
 /// Quantised rows `[rows, cols]`; the buffers are sized once and reused.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
-    group: Group,
+    pub(crate) group: Group,
     cols: usize,
     /// `[rows, cols]`
     pub(crate) q: Vec<i8>,

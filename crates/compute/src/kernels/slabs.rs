@@ -23,6 +23,8 @@ pub(crate) struct Slabs {
     sums: Vec<Sixteen<[i16; 2]>>,
     /// `[slabs, cols / 64]`: two sums of 32 consecutive integers, for groups of 256.
     wide_sums: Vec<Sixteen<[i16; 2]>>,
+    /// `[slabs, cols / 32]`: sums of a group's integers, for groups of 32.
+    totals: Vec<Sixteen<f32>>,
 }
 
 /// A range of columns of one slab.
@@ -36,6 +38,8 @@ pub(crate) struct Slab<'a> {
     pub(crate) sums: &'a [Sixteen<[i16; 2]>],
     /// `[columns / 64]`, for groups of 256.
     pub(crate) wide_sums: &'a [Sixteen<[i16; 2]>],
+    /// `[columns / 32]`, for groups of 32.
+    pub(crate) totals: &'a [Sixteen<f32>],
 }
 
 impl Slabs {
@@ -47,6 +51,7 @@ impl Slabs {
             scales: Vec::new(),
             sums: Vec::new(),
             wide_sums: Vec::new(),
+            totals: Vec::new(),
         }
     }
 
@@ -59,8 +64,9 @@ impl Slabs {
         grow(&mut self.q, slabs * cols / 4);
         grow(&mut self.scales, slabs * cols / self.group.width());
         grow(&mut self.sums, slabs * cols / 32);
-        if self.group == Group::K {
-            grow(&mut self.wide_sums, slabs * cols / 64);
+        match self.group {
+            Group::K => grow(&mut self.wide_sums, slabs * cols / 64),
+            Group::Small => grow(&mut self.totals, slabs * cols / 32),
         }
     }
 
@@ -73,7 +79,10 @@ impl Slabs {
         let (tokens, width) = (x.len() / cols, self.group.width());
         assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
         let slabs = tokens.div_ceil(TOKENS);
-        let wide = if self.group == Group::K { cols / 64 } else { 0 };
+        let (wide, totals) = match self.group {
+            Group::K => (cols / 64, 0),
+            Group::Small => (0, cols / 32),
+        };
         self.cols = cols;
         self.q.resize(slabs * cols / 4, Sixteen([[0; 4]; TOKENS]));
         self.scales
@@ -82,17 +91,20 @@ impl Slabs {
             .resize(slabs * cols / 32, Sixteen([[0; 2]; TOKENS]));
         self.wide_sums
             .resize(slabs * wide, Sixteen([[0; 2]; TOKENS]));
+        self.totals.resize(slabs * totals, Sixteen([0.0; TOKENS]));
 
         let threads = pool.threads();
         let q = Rows::new(&mut self.q, cols / 4, threads);
         let scales = Rows::new(&mut self.scales, cols / width, threads);
         let sums = Rows::new(&mut self.sums, cols / 32, threads);
         let wide_sums = Rows::new(&mut self.wide_sums, wide.max(1), threads);
+        let totals = Rows::new(&mut self.totals, totals.max(1), threads);
         pool.run(&|thread| {
             let (range, q) = q.take(thread);
             let (_, scales) = scales.take(thread);
             let (_, sums) = sums.take(thread);
             let (_, wide_sums) = wide_sums.take(thread);
+            let (_, totals) = totals.take(thread);
             let end = tokens.min(range.end * TOKENS);
             let kernel = Quantize {
                 cols,
@@ -102,6 +114,7 @@ impl Slabs {
                 scales,
                 sums,
                 wide_sums,
+                totals,
             };
             dispatch_x86(isa, kernel);
         });
@@ -122,6 +135,10 @@ impl Slabs {
             wide_sums: match self.group {
                 Group::K => part.of(&self.wide_sums, 64),
                 Group::Small => &[],
+            },
+            totals: match self.group {
+                Group::K => &[],
+                Group::Small => part.of(&self.totals, 32),
             },
         }
     }
@@ -152,6 +169,7 @@ struct Quantize<'a> {
     scales: &'a mut [Sixteen<f32>],
     sums: &'a mut [Sixteen<[i16; 2]>],
     wide_sums: &'a mut [Sixteen<[i16; 2]>],
+    totals: &'a mut [Sixteen<f32>],
 }
 
 impl<S: Lanes> Kernel<S> for Quantize<'_> {
@@ -176,6 +194,10 @@ impl<S: Lanes> Kernel<S> for Quantize<'_> {
             for ((wide, first), second) in wide.0.iter_mut().zip(first.0).zip(second.0) {
                 *wide = [first[0] + first[1], second[0] + second[1]];
             }
+        }
+        for (total, sums) in self.totals.iter_mut().zip(&*self.sums) {
+            let sum = s.i32_to_f32(s.dot2(s.i32_zero(), sums, [1; 2]));
+            s.store(sum, &mut total.0);
         }
     }
 }
@@ -292,6 +314,14 @@ mod tests {
                         for (i, sums) in slab.wide_sums.iter().enumerate() {
                             let wide = [0, 2].map(|j| sum(4 * i + j) + sum(4 * i + j + 1));
                             assert_eq!(sums.0[lane], wide);
+                        }
+                        assert_eq!(
+                            slab.totals.len(),
+                            if group == Group::K { 0 } else { cols / 32 }
+                        );
+                        for (i, total) in slab.totals.iter().enumerate() {
+                            let sum = sum(2 * i) + sum(2 * i + 1);
+                            assert_eq!(total.0[lane], f32::from(sum));
                         }
                     }
                 }

@@ -30,6 +30,8 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod planes;
 #[cfg(target_arch = "x86_64")]
+mod strips;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
 
 #[cfg(target_arch = "x86_64")]
@@ -45,6 +47,8 @@ pub(crate) use k_lanes::KLanes;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use lanes::{Lanes, Quad, Sixteen, Stored};
 pub(crate) use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use strips::Quads;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::Amx;
 

@@ -18,7 +18,15 @@ fn widths() -> Vec<(Format, Vec<usize>)> {
 fn many_tokens_give_the_same_bits_everywhere() {
     for (format, widths) in widths() {
         for cols in widths {
-            for (rows, tokens) in [(1, 6), (16, 16), (33, 17), (70, 49), (17, 530)] {
+            for (rows, tokens) in [
+                (1, 6),
+                (40, 3),
+                (16, 16),
+                (33, 17),
+                (35, 24),
+                (70, 49),
+                (17, 530),
+            ] {
                 let mut bytes = vec![0; rows * format.row_bytes(cols)];
                 quant::quantize(format, &noise(cols as u64, rows * cols), &mut bytes);
                 let x = noise(tokens as u64, tokens * cols);
