@@ -95,6 +95,8 @@ pub(super) struct Piece<'a> {
     weights: Weights<'a>,
     rows: Range<usize>,
     pub(super) columns: Range<usize>,
+    /// The first row and the first column of the piece after this one.
+    next: (usize, usize),
     pub(super) x: &'a Slabs,
     pub(super) first_slab: usize,
 }
@@ -106,18 +108,20 @@ impl Piece<'_> {
     }
 
     /// Gives `place` every block with its row and its number in the piece, the last row standing in
-    /// for those that are missing, and asks for the columns after them.
+    /// for those that are missing, and asks for the next piece.
     #[inline(always)]
     pub(super) fn unpack<B: Block, S: Lanes>(&self, s: S, mut place: impl FnMut(&B, usize, usize)) {
         let width = B::FORMAT.block_weights();
         let bytes = PIECE / width * size_of::<B>();
-        let next = (self.columns.start / PIECE + 1) * bytes;
+        let (next_row, next_column) = self.next;
+        let row_bytes = B::FORMAT.row_bytes(self.weights.cols);
+        let next = next_row * row_bytes + next_column / PIECE * bytes;
         for row in 0..self.padded_rows() {
             let weights = self
                 .weights
                 .row((self.rows.start + row).min(self.rows.end - 1));
             for line in 0..bytes.div_ceil(64) {
-                s.prefetch(weights, next + 64 * line);
+                s.prefetch(self.weights.bytes, next + row * row_bytes + 64 * line);
             }
             let columns = self.columns.start / width..self.columns.end / width;
             for (b, block) in blocks::<B>(weights)[columns].iter().enumerate() {
@@ -151,10 +155,19 @@ pub(super) fn fill<S: Lanes>(s: S, tile: Tile<'_, '_>, x: &Slabs, mut by: impl M
             for first in (0..tile.weights.cols).step_by(PIECE) {
                 for (i, chains) in chains.chunks_exact_mut(batch).enumerate() {
                     let first_row = first_row + i * ROWS;
+                    let columns = first..(first + PIECE).min(tile.weights.cols);
+                    let next = if first_row + ROWS < rows.end {
+                        (first_row + ROWS, first)
+                    } else if columns.end < tile.weights.cols {
+                        (rows.start, columns.end)
+                    } else {
+                        (rows.end, 0)
+                    };
                     let piece = Piece {
                         weights: tile.weights,
                         rows: first_row..(first_row + ROWS).min(rows.end),
-                        columns: first..(first + PIECE).min(tile.weights.cols),
+                        columns,
+                        next,
                         x,
                         first_slab,
                     };
