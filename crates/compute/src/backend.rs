@@ -279,8 +279,15 @@ pub trait Backend {
     );
     /// Normalises every head (consecutive `weight.len()` elements of a row) in place.
     fn norm_heads(&mut self, norm: Norm, weight: &Self::Vector, x: &mut Self::Buffer);
-    /// All `jobs` on one input, in one dispatch; sets the rows of each `out`.
-    fn matmul(&mut self, input: &Self::Buffer, jobs: &mut [MatmulJob<'_, Self>]);
+    /// All `jobs` on one input, in one dispatch; sets the rows of each `out`. `next` is what the
+    /// matmul after this one will multiply first: no result depends on it, but a backend may ask
+    /// for its memory in time.
+    fn matmul(
+        &mut self,
+        input: &Self::Buffer,
+        jobs: &mut [MatmulJob<'_, Self>],
+        next: Option<&Self::Matrix>,
+    );
     /// Rotates every head (consecutive `head_dim` elements) of row `t` by `positions[t]`, in place.
     fn rope(&mut self, table: &RopeTable, head_dim: usize, positions: &[u32], x: &mut Self::Buffer);
     /// Stores row `t` of `k` and `v` (`[tokens, kv_heads · head_dim]`) into `slots[t]` of `layer`.

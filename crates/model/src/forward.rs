@@ -287,7 +287,7 @@ impl<B: Backend> Model<B> {
             w.key.job(&mut s.k),
             w.value.job(&mut s.v),
         ];
-        b.matmul(&s.normed, &mut jobs);
+        b.matmul(&s.normed, &mut jobs, Some(&w.attention_output.matrix));
         if let Some(weight) = &w.query_norm {
             b.norm_heads(p.norm, weight, &mut s.q);
         }
@@ -299,7 +299,11 @@ impl<B: Backend> Model<B> {
         b.rope(rope, p.head_dim, &s.step.positions, &mut s.k);
         b.append_kv(&mut self.kv, layer, &s.step.slots, &s.k, &s.v);
         b.attention(&self.kv, p.attention(layer), spans, &s.q, &mut s.attended);
-        b.matmul(&s.attended, &mut [w.attention_output.job(&mut s.delta)]);
+        b.matmul(
+            &s.attended,
+            &mut [w.attention_output.job(&mut s.delta)],
+            Some(&w.gate.matrix),
+        );
         add_delta(b, p, w.attention_post_norm.as_ref(), s);
     }
 
@@ -311,9 +315,14 @@ impl<B: Backend> Model<B> {
         b.matmul(
             &s.normed,
             &mut [w.gate.job(&mut s.gate), w.up.job(&mut s.up)],
+            Some(&w.down.matrix),
         );
         b.gated_activation(p.activation, &mut s.gate, &s.up);
-        b.matmul(&s.gate, &mut [w.down.job(&mut s.delta)]);
+        let next = match self.weights.layers.get(layer + 1) {
+            Some(next) => &next.query.matrix,
+            None => &*self.weights.head,
+        };
+        b.matmul(&s.gate, &mut [w.down.job(&mut s.delta)], Some(next));
         add_delta(b, p, w.feed_forward_post_norm.as_ref(), s);
     }
 
@@ -338,7 +347,13 @@ impl<B: Backend> Model<B> {
             bias: None,
             out: &mut s.logits,
         };
-        b.matmul(&s.selected_normed, &mut [job]);
+        // With which the next step begins.
+        let first = self.weights.layers.first();
+        b.matmul(
+            &s.selected_normed,
+            &mut [job],
+            first.map(|layer| &layer.query.matrix),
+        );
         self.show(observer, Stage::FinalNorm, &self.scratch.selected_normed);
     }
 

@@ -1,11 +1,11 @@
 //! The matmul verb: quantise the input once, then split every job's rows over the threads.
 
 use super::{Buffer, Cpu, Matrix};
-use crate::kernels::matmul::{self, Weights, activation_group};
+use crate::kernels::matmul::{self, Next, Tile, Weights, activation_group};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::panel;
 use crate::kernels::quantized::{self, Group, QuantizedRows};
-use crate::pool::{Columns, Pool, Rows};
+use crate::pool::{Columns, Pool, Rows, share};
 use crate::{Isa, MatmulJob};
 
 /// Most products of one dispatch.
@@ -13,7 +13,12 @@ pub(super) const MAX_JOBS: usize = 4;
 /// Weight rows a kernel takes at a time; threads split at multiples of it.
 const ROWS: usize = 4;
 
-pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]) {
+pub(super) fn run(
+    cpu: &mut Cpu,
+    input: &Buffer,
+    jobs: &mut [MatmulJob<'_, Cpu>],
+    next: Option<&Matrix>,
+) {
     assert!(
         jobs.len() <= MAX_JOBS,
         "{} jobs, of at most {MAX_JOBS}",
@@ -30,7 +35,17 @@ pub(super) fn run(cpu: &mut Cpu, input: &Buffer, jobs: &mut [MatmulJob<'_, Cpu>]
         });
     }
     let (data, width) = (&input.data, input.width);
-    self::products(cpu, Input { data, width }, &mut products);
+    self::products(cpu, Input { data, width }, &mut products, next);
+}
+
+impl Matrix {
+    fn weights(&self) -> Weights<'_> {
+        Weights {
+            format: self.format,
+            cols: self.cols,
+            bytes: &self.bytes,
+        }
+    }
 }
 
 /// Rows of activations, `[tokens, width]`.
@@ -55,8 +70,13 @@ pub(super) struct Product<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-/// All `products` on one input, in one dispatch.
-pub(super) fn products(cpu: &mut Cpu, input: Input<'_>, products: &mut [Option<Product<'_>>]) {
+/// All `products` on one input, in one dispatch; `next` stands for the first of the next one.
+pub(super) fn products(
+    cpu: &mut Cpu,
+    input: Input<'_>,
+    products: &mut [Option<Product<'_>>],
+    next: Option<&Matrix>,
+) {
     let tokens = input.tokens();
     let wants = |group| {
         let mut products = products.iter().flatten();
@@ -86,23 +106,31 @@ pub(super) fn products(cpu: &mut Cpu, input: Input<'_>, products: &mut [Option<P
         );
         assert_eq!(job.out.len(), tokens * job.width, "a row of output a token");
         *slot = Some(Split {
-            weights: Weights {
-                format: weights.format,
-                cols: weights.cols,
-                bytes: &weights.bytes,
-            },
+            weights: weights.weights(),
             bias: job.bias,
             columns: Columns::new(job.out, weights.rows, ROWS, cpu.pool.threads()),
         });
     }
-    let (isa, small, k) = (cpu.isa, &cpu.small, &cpu.k);
+    let (isa, threads) = (cpu.isa, cpu.pool.threads());
+    let (small, k, next) = (&cpu.small, &cpu.k, next.map(Matrix::weights));
     cpu.pool.run(&|thread| {
-        for job in columns.iter().flatten() {
+        let mut jobs = columns.iter().flatten().peekable();
+        while let Some(job) = jobs.next() {
             let mut out = job.columns.take(thread);
+            let next = jobs.peek().map(|job| job.weights).or(next);
+            let tile = Tile {
+                weights: job.weights,
+                tokens,
+                out: &mut out,
+                next: next.map(|weights| Next {
+                    weights,
+                    rows: share(weights.rows(), ROWS, thread, threads),
+                }),
+            };
             match activation_group(job.weights.format) {
-                Some(Group::Small) => matmul::quantized(isa, job.weights, small, tokens, &mut out),
-                Some(Group::K) => matmul::quantized(isa, job.weights, k, tokens, &mut out),
-                None => matmul::float(isa, job.weights, input.data, &mut out),
+                Some(Group::Small) => matmul::quantized(isa, tile, small),
+                Some(Group::K) => matmul::quantized(isa, tile, k),
+                None => matmul::float(isa, tile, input.data),
             }
             if let Some(bias) = job.bias {
                 let range = out.range();

@@ -218,8 +218,8 @@ impl Backend for Cpu {
         self.each_rows(x, |_, x| norm::rows_in_place(isa, norm, weight, x));
     }
 
-    fn matmul(&mut self, input: &Buffer, jobs: &mut [MatmulJob<'_, Self>]) {
-        matmul::run(self, input, jobs);
+    fn matmul(&mut self, input: &Buffer, jobs: &mut [MatmulJob<'_, Self>], next: Option<&Matrix>) {
+        matmul::run(self, input, jobs, next);
     }
 
     fn rope(&mut self, table: &RopeTable, head_dim: usize, positions: &[u32], x: &mut Buffer) {

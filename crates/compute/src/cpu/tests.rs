@@ -84,6 +84,7 @@ fn product(
             bias,
             out: &mut out,
         }],
+        None,
     );
     out.data.to_vec()
 }
@@ -216,20 +217,25 @@ fn several_jobs_of_one_dispatch_are_each_their_own() {
         .zip(&weights)
         .map(|(format, bytes)| cpu.matrix(*format, 6, cols, WeightBytes::owned(bytes.clone())))
         .collect();
-    let mut outs: Vec<Buffer> = (0..3).map(|_| cpu.buffer(3, 6)).collect();
-    let mut jobs: Vec<MatmulJob<'_, Cpu>> = matrices
-        .iter()
-        .zip(&mut outs)
-        .map(|(weights, out)| MatmulJob {
-            weights,
-            bias: None,
-            out,
-        })
-        .collect();
-    cpu.matmul(&input, &mut jobs);
-    for ((format, bytes), out) in formats.iter().zip(&weights).zip(&outs) {
-        let alone = product(&mut cpu, (*format, 6, cols), bytes, &x, None);
-        assert_eq!(bits(&out.data), bits(&alone), "{format}");
+    // Of a single row the first of two threads has no part.
+    let row = &weights[1][..Format::Q8_0.row_bytes(cols)];
+    let row = cpu.matrix(Format::Q8_0, 1, cols, WeightBytes::owned(row.to_vec()));
+    for next in [None, Some(&matrices[0]), Some(&row)] {
+        let mut outs: Vec<Buffer> = (0..3).map(|_| cpu.buffer(3, 6)).collect();
+        let mut jobs: Vec<MatmulJob<'_, Cpu>> = matrices
+            .iter()
+            .zip(&mut outs)
+            .map(|(weights, out)| MatmulJob {
+                weights,
+                bias: None,
+                out,
+            })
+            .collect();
+        cpu.matmul(&input, &mut jobs, next);
+        for ((format, bytes), out) in formats.iter().zip(&weights).zip(&outs) {
+            let alone = product(&mut cpu, (*format, 6, cols), bytes, &x, None);
+            assert_eq!(bits(&out.data), bits(&alone), "{format}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::quantized::{Group, QuantizedRow, QuantizedRows};
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +45,11 @@ pub(crate) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.bytes.len() / self.format.row_bytes(self.cols)
+    }
+
     /// One row.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
@@ -52,22 +58,12 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Multiplies quantised rows `x` with the weight rows that `out` has columns for.
+/// Multiplies quantised rows `x` with the tile's weight rows.
 ///
 /// # Panics
 /// If the format's activations are not quantised ones.
-pub(crate) fn quantized(
-    isa: Isa,
-    weights: Weights<'_>,
-    x: &QuantizedRows,
-    tokens: usize,
-    out: &mut ColumnsPart<'_>,
-) {
-    let tile = Tile {
-        weights,
-        tokens,
-        out,
-    };
+pub(crate) fn quantized(isa: Isa, tile: Tile<'_, '_>, x: &QuantizedRows) {
+    let tokens = tile.tokens;
     match isa {
         Isa::Scalar => by_specification(tile, x),
         #[cfg(target_arch = "x86_64")]
@@ -81,17 +77,11 @@ pub(crate) fn quantized(
     }
 }
 
-/// Multiplies F32 rows `x: [tokens, cols]` with weight rows of a float format.
-pub(crate) fn float(isa: Isa, weights: Weights<'_>, x: &[f32], out: &mut ColumnsPart<'_>) {
-    let tokens = x.len() / weights.cols;
-    let tile = Tile {
-        weights,
-        tokens,
-        out,
-    };
+/// Multiplies F32 rows `x: [tokens, cols]` with the tile's weight rows of a float format.
+pub(crate) fn float(isa: Isa, tile: Tile<'_, '_>, x: &[f32]) {
     #[cfg(target_arch = "x86_64")]
-    if panel_float::wanted(isa, tokens) {
-        return match weights.format {
+    if panel_float::wanted(isa, tile.tokens) {
+        return match tile.weights.format {
             Format::F32 => float_panels::<Float>(isa, tile, x),
             Format::F16 => float_panels::<Half>(isa, tile, x),
             Format::BF16 => float_panels::<BFloat>(isa, tile, x),
@@ -121,22 +111,64 @@ pub(super) fn prefetch<S: Simd>(s: S, bytes: &[u8]) {
     }
 }
 
+/// Weight rows that a thread multiplies after those it multiplies now.
+#[derive(Debug, Clone)]
+pub(crate) struct Next<'a> {
+    pub(crate) weights: Weights<'a>,
+    pub(crate) rows: Range<usize>,
+}
+
+impl Next<'_> {
+    /// Asks for a line of cache in each of the streams that a row kernel will begin with.
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, line: usize) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let row_bytes = self.weights.format.row_bytes(self.weights.cols);
+        for row in four_far(&self.rows, 0) {
+            s.prefetch(self.weights.bytes, row * row_bytes + 64 * line);
+        }
+    }
+}
+
+/// One of each quarter of `rows`: four long streams in pages of their own, which the hardware
+/// follows better than four short rows of the same page. Rows past the end are the last again.
+#[inline(always)]
+fn four_far(rows: &Range<usize>, i: usize) -> [usize; 4] {
+    let quarter = rows.len().div_ceil(4);
+    [0, 1, 2, 3].map(
+        #[inline(always)]
+        |q| (rows.start + q * quarter + i).min(rows.end - 1),
+    )
+}
+
+/// Asks for all of `values`, which another thread may just have written: the first rows would wait
+/// for one line after the other.
+#[inline(always)]
+fn fetch<S: Simd, T: bytemuck::NoUninit>(s: S, values: &[T]) {
+    let bytes = bytemuck::cast_slice(values);
+    for line in (0..bytes.len()).step_by(64) {
+        s.prefetch(bytes, line);
+    }
+}
+
 /// An output range: all tokens, the columns of `out`.
-pub(super) struct Tile<'a, 'b> {
-    pub(super) weights: Weights<'a>,
-    pub(super) tokens: usize,
-    pub(super) out: &'a mut ColumnsPart<'b>,
+pub(crate) struct Tile<'a, 'b> {
+    pub(crate) weights: Weights<'a>,
+    pub(crate) tokens: usize,
+    pub(crate) out: &'a mut ColumnsPart<'b>,
+    /// What a row kernel asks for when there is nothing ahead in `weights` any more.
+    pub(crate) next: Option<Next<'a>>,
 }
 
 impl Tile<'_, '_> {
     /// Fills the tile from a kernel for [`TOKENS`] tokens and one for a single token, each giving
-    /// four rows from the first token on.
-    ///
-    /// The rows are one of each quarter of the tile: four long streams in pages of their own, which
-    /// the hardware follows better than four short rows of the same page.
+    /// the rows of [`four_far`] from the first token on.
     #[inline(always)]
-    fn fill(
+    fn fill<S: Simd>(
         mut self,
+        s: S,
         many: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; TOKENS],
         one: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; 1],
     ) {
@@ -144,10 +176,14 @@ impl Tile<'_, '_> {
         let quarter = range.len().div_ceil(4);
         let bytes = self.weights.format.row_bytes(self.weights.cols);
         for i in 0..quarter {
-            let (mut columns, mut rows) = ([0; 4], [self.weights.bytes; 4]);
+            if let Some(next) = &self.next
+                && let Some(line) = (i + AHEAD / 64).checked_sub(quarter)
+            {
+                next.prefetch(s, line);
+            }
+            let columns = four_far(&range, i);
+            let mut rows = [self.weights.bytes; 4];
             for q in 0..4 {
-                // Rows past the end are their neighbour's again.
-                columns[q] = (range.start + q * quarter + i).min(range.end - 1);
                 rows[q] = &self.weights.bytes[columns[q] * bytes..][..bytes];
             }
             let mut token = 0;
@@ -267,7 +303,14 @@ impl Quantized<'_, '_> {
                 if panel::wanted(isa, x.group, tile.tokens) {
                     panel::fill(s, tile, &x.slabs, panel::Vectors::<$panel>::NEW);
                 } else {
+                    for token in 0..tile.tokens.min(TOKENS) {
+                        let x = x.row(token);
+                        fetch(s, x.q);
+                        fetch(s, x.scales);
+                        fetch(s, x.sums);
+                    }
                     tile.fill(
+                        s,
                         #[inline(always)]
                         |rows, token| {
                             $kernels::four_rows::<$($generics)*, TOKENS>(s, rows, many(token))
@@ -318,6 +361,7 @@ impl<S: Simd> Kernel<S> for Floats<'_, '_> {
     fn run(self, s: S) {
         let Self { tile, x } = self;
         let cols = tile.weights.cols;
+        fetch(s, &x[..cols * tile.tokens.min(TOKENS)]);
         let row = |token: usize| &x[token * cols..][..cols];
         let many = |token: usize| -> [&[f32]; TOKENS] {
             [row(token), row(token + 1), row(token + 2), row(token + 3)]
@@ -325,6 +369,7 @@ impl<S: Simd> Kernel<S> for Floats<'_, '_> {
         macro_rules! fill {
             ($block:ty) => {
                 tile.fill(
+                    s,
                     #[inline(always)]
                     |rows, token| rows_float::four_rows::<$block, S, TOKENS>(s, rows, many(token)),
                     #[inline(always)]

@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub(crate) use blocks::{Blocks, BlocksPart};
-pub(crate) use parts::{Columns, ColumnsPart, MAX_PARTS, Rows};
+pub(crate) use parts::{Columns, ColumnsPart, MAX_PARTS, Rows, share};
 
 /// Spins before a waiting thread gives its core away: 10 to 100 µs, by the length of a pause.
 const SPINS: u32 = 2_000;

@@ -81,11 +81,16 @@ impl Backend for ExactAttention {
         self.0.norm_heads(norm, weight, x);
     }
 
-    fn matmul(&mut self, input: &Self::Buffer, jobs: &mut [MatmulJob<'_, Self>]) {
+    fn matmul(
+        &mut self,
+        input: &Self::Buffer,
+        jobs: &mut [MatmulJob<'_, Self>],
+        next: Option<&Self::Matrix>,
+    ) {
         for MatmulJob { weights, bias, out } in jobs {
             let (weights, bias) = (*weights, *bias);
             self.0
-                .matmul(input, &mut [MatmulJob { weights, bias, out }]);
+                .matmul(input, &mut [MatmulJob { weights, bias, out }], next);
         }
     }
 

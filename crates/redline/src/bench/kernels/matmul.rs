@@ -104,7 +104,7 @@ fn multiply(
         bias: None,
         out,
     };
-    backend.matmul(input, &mut [job]);
+    backend.matmul(input, &mut [job], None);
 }
 
 impl Work for Matmul {
