@@ -108,26 +108,33 @@ impl Piece<'_> {
     }
 
     /// Gives `place` every block with its row and its number in the piece, the last row standing in
-    /// for those that are missing, and asks for the next piece.
+    /// for those that are missing.
     #[inline(always)]
-    pub(super) fn unpack<B: Block, S: Lanes>(&self, s: S, mut place: impl FnMut(&B, usize, usize)) {
+    pub(super) fn unpack<B: Block>(&self, mut place: impl FnMut(&B, usize, usize)) {
         let width = B::FORMAT.block_weights();
-        let bytes = PIECE / width * size_of::<B>();
-        let (next_row, next_column) = self.next;
-        let row_bytes = B::FORMAT.row_bytes(self.weights.cols);
-        let next = next_row * row_bytes + next_column / PIECE * bytes;
         for row in 0..self.padded_rows() {
             let weights = self
                 .weights
                 .row((self.rows.start + row).min(self.rows.end - 1));
-            for line in 0..bytes.div_ceil(64) {
-                s.prefetch(self.weights.bytes, next + row * row_bytes + 64 * line);
-            }
             let columns = self.columns.start / width..self.columns.end / width;
             for (b, block) in blocks::<B>(weights)[columns].iter().enumerate() {
                 place(block, row, b);
             }
         }
+    }
+
+    /// Asks for row `row` of the piece after this one: between other work, since requests that come
+    /// one after the other wait for each other.
+    #[inline(always)]
+    pub(super) fn ask<B: Block, S: Lanes>(&self, s: S, row: usize) {
+        let (next_row, next_column) = self.next;
+        let start = (next_row + row) * B::FORMAT.row_bytes(self.weights.cols)
+            + next_column / B::FORMAT.block_weights() * size_of::<B>();
+        let bytes = PIECE / B::FORMAT.block_weights() * size_of::<B>();
+        for line in (0..bytes).step_by(64) {
+            s.prefetch(self.weights.bytes, start + line);
+        }
+        s.prefetch(self.weights.bytes, start + bytes - 1);
     }
 }
 
@@ -220,9 +227,13 @@ impl<F: PanelFormat, S: Lanes> Multiply<S> for Vectors<F> {
     fn multiply(&mut self, s: S, piece: &Piece<'_>, chains: &mut Chains) {
         let panel = &mut self.panel;
         piece.unpack(
-            s,
             #[inline(always)]
-            |block: &F::Block, row, b| F::place(s, block, panel, row, b),
+            |block: &F::Block, row, b| {
+                if b == 0 {
+                    piece.ask::<F::Block, S>(s, row);
+                }
+                F::place(s, block, panel, row, b);
+            },
         );
         let mut done = 0;
         macro_rules! slabs {

@@ -105,6 +105,7 @@ impl<F: TileFormat<DEPTH>, const DEPTH: usize> Kernel<Avx512> for Fill<'_, '_, F
             tiles: self.tiles,
             panel: F::EMPTY,
             scratch: [[[Sixteen([0; 16]); 16]; 8]; 2],
+            asked: 0,
         };
         panel::fill(s, self.tile, self.x, by);
     }
@@ -115,6 +116,8 @@ struct ByTiles<F: TileFormat<DEPTH>, const DEPTH: usize> {
     tiles: Tiles<DEPTH>,
     panel: F::Panel,
     scratch: [Scratch; 2],
+    /// Rows of the next piece that have been asked for.
+    asked: usize,
 }
 
 impl<F: TileFormat<DEPTH>, const DEPTH: usize> Multiply<Avx512> for ByTiles<F, DEPTH> {
@@ -122,11 +125,11 @@ impl<F: TileFormat<DEPTH>, const DEPTH: usize> Multiply<Avx512> for ByTiles<F, D
     fn multiply(&mut self, s: Avx512, piece: &Piece<'_>, chains: &mut Chains) {
         let panel = &mut self.panel;
         piece.unpack(
-            s,
             #[inline(always)]
             |block: &F::Block, row, b| F::place(s, block, panel, row, b),
         );
         let pairs = chains.len() / 2 * 2;
+        self.asked = 0;
         steps::<F, DEPTH, 2>(s, self, piece, 0..pairs, chains);
         steps::<F, DEPTH, 1>(s, self, piece, pairs..chains.len(), chains);
     }
@@ -145,6 +148,7 @@ fn steps<F: TileFormat<DEPTH>, const DEPTH: usize, const SLABS: usize>(
         tiles,
         panel,
         scratch,
+        asked,
     } = by;
     let mut before: Option<Step<'_, SLABS>> = None;
     let mut turn = false;
@@ -165,6 +169,11 @@ fn steps<F: TileFormat<DEPTH>, const DEPTH: usize, const SLABS: usize>(
                 let [even, odd] = scratch;
                 let (out, sums) = if turn { (odd, even) } else { (even, odd) };
                 for quarter in 0..4 {
+                    // A piece has a step for each tile at least: a quarter of its rows.
+                    for row in *asked..piece.padded_rows().min(*asked + TILE / 4) {
+                        piece.ask::<F::Block, _>(s, row);
+                        *asked = row + 1;
+                    }
                     F::multiply(tiles, panel, &step, quarter, out);
                     if let Some(before) = &before {
                         F::advance(s, panel, before, quarter, sums, chains);
