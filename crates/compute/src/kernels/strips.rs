@@ -41,18 +41,35 @@ pub(super) trait StripFormat: SmallFormat {
     fn scales(s: Avx512, rows: [&[u8]; 4]) -> [<Avx512 as Simd>::F32; 2];
 }
 
-/// [`StripFormat::scales`], the same in all formats.
+/// [`StripFormat::scales`]: from a row's blocks, or from their heads, as the row kernels do.
 macro_rules! scales {
-    () => {
+    ($heads:expr) => {
         #[inline(always)]
         fn scales(s: Avx512, rows: [&[u8]; 4]) -> [<Avx512 as Simd>::F32; 2] {
+            let heads = $heads(s, rows);
             if Self::MINIMUM {
-                s.block_scales_and_minima::<{ size_of::<Self>() }>(rows, None)
+                s.block_scales_and_minima::<{ size_of::<Self>() }>(rows, heads)
             } else {
-                [s.block_scales::<{ size_of::<Self>() }>(rows, None); 2]
+                [s.block_scales::<{ size_of::<Self>() }>(rows, heads); 2]
             }
         }
     };
+}
+
+/// No heads: the scales alone are needed.
+#[inline(always)]
+fn no_heads(_: Avx512, _: [&[u8]; 4]) -> Option<[Quads; 4]> {
+    None
+}
+
+/// The heads of blocks of `STRIDE` bytes.
+#[inline(always)]
+fn heads<const STRIDE: usize>(s: Avx512, rows: [&[u8]; 4]) -> Option<[Quads; 4]> {
+    let mut heads = [s.zero_lanes(); 4];
+    for r in 0..4 {
+        heads[r] = s.heads::<STRIDE>(rows[r]);
+    }
+    Some(heads)
 }
 
 /// A tile of the output to fill.
@@ -220,7 +237,7 @@ fn nibbles(s: Avx512, packed: [&[u8; 16]; ROWS]) -> [Quads; 8] {
 macro_rules! of_nibbles {
     ($block:ty) => {
         impl StripFormat for $block {
-            scales!();
+            scales!(no_heads);
 
             #[inline(always)]
             fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
@@ -242,7 +259,7 @@ of_nibbles!(BlockQ4_1);
 macro_rules! of_five_bits {
     ($block:ty) => {
         impl StripFormat for $block {
-            scales!();
+            scales!(heads::<{ size_of::<Self>() }>);
 
             #[inline(always)]
             fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
@@ -269,7 +286,7 @@ of_five_bits!(BlockQ5_0);
 of_five_bits!(BlockQ5_1);
 
 impl StripFormat for BlockQ8_0 {
-    scales!();
+    scales!(no_heads);
 
     #[inline(always)]
     fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
