@@ -39,7 +39,7 @@ impl BlockLanes<2> for Avx2 {
 
     #[inline(always)]
     fn halves(self, q: &[[i8; 32]; 2]) -> [__m256i; 2] {
-        op!(halves256(self.bytes_i8(&q[0]), self.bytes_i8(&q[1])))
+        op!(halves256(q))
     }
 
     #[inline(always)]
@@ -83,21 +83,28 @@ impl BlockLanes<2> for Avx2 {
     fn block_scales<const STRIDE: usize>(
         self,
         rows: [&[u8]; 4],
-        _: Option<[__m256i; 4]>,
+        heads: Option<[__m256i; 4]>,
     ) -> __m256 {
-        widen_words::<STRIDE>(rows, 0)
+        let [scales, _] = self.block_scales_and_minima::<STRIDE>(rows, heads);
+        scales
     }
 
     #[inline(always)]
     fn block_scales_and_minima<const STRIDE: usize>(
         self,
         rows: [&[u8]; 4],
-        _: Option<[__m256i; 4]>,
+        heads: Option<[__m256i; 4]>,
     ) -> [__m256; 2] {
-        [
-            widen_words::<STRIDE>(rows, 0),
-            widen_words::<STRIDE>(rows, 2),
-        ]
+        let heads = match heads {
+            Some(heads) => heads,
+            None => [
+                self.heads::<STRIDE>(rows[0]),
+                self.heads::<STRIDE>(rows[1]),
+                self.heads::<STRIDE>(rows[2]),
+                self.heads::<STRIDE>(rows[3]),
+            ],
+        };
+        op!(widen_words(words_of_heads(heads)))
     }
 
     #[inline(always)]
@@ -158,26 +165,34 @@ fn block_sums(sums: &[[i16; 2]; 2], factor: i16) -> __m256i {
     _mm256_set_m128i(_mm_set1_epi32(sum(1)), _mm_set1_epi32(sum(0)))
 }
 
-/// The half-precision number `offset` bytes into each of two blocks of four rows.
-#[inline(always)]
-fn widen_words<const STRIDE: usize>(rows: [&[u8]; 4], offset: usize) -> __m256 {
-    let mut words = [[0_u8; 2]; 8];
-    for (slot, word) in words.iter_mut().enumerate() {
-        let at = slot / 4 * STRIDE + offset;
-        *word = [rows[slot % 4][at], rows[slot % 4][at + 1]];
-    }
-    // SAFETY: called by methods of the AVX2 token alone; `words` is 16 bytes.
-    let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
-    // SAFETY: the token also proves F16C.
-    unsafe { _mm256_cvtph_ps(words) }
-}
-
+/// Each block's first word of four rows, then its second, in its lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn halves256(x: __m256i, y: __m256i) -> [__m256i; 2] {
+fn words_of_heads(heads: [__m256i; 4]) -> __m256i {
+    let ab = _mm256_unpacklo_epi16(heads[0], heads[1]);
+    let cd = _mm256_unpacklo_epi16(heads[2], heads[3]);
+    _mm256_unpacklo_epi32(ab, cd)
+}
+
+/// The first four words of each lane, widened, and the last four.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen_words(words: __m256i) -> [__m256; 2] {
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
     [
-        _mm256_permute2x128_si256::<0x20>(x, y),
-        _mm256_permute2x128_si256::<0x31>(x, y),
+        _mm256_cvtph_ps(_mm256_castsi256_si128(words)),
+        _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(words)),
+    ]
+}
+
+/// From halves in memory: inserting those is no work for the port that permutes need.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves256(q: &[[i8; 32]; 2]) -> [__m256i; 2] {
+    let q: &[u8; 64] = bytemuck::cast_ref(q);
+    [
+        _mm256_set_m128i(load128(q, 32), load128(q, 0)),
+        _mm256_set_m128i(load128(q, 48), load128(q, 16)),
     ]
 }
 
