@@ -13,64 +13,64 @@ const BATCH_STEPS: usize = 32;
 /// Flags that say what to test; the worker takes them as they were given.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TestArgs {
-    /// Prompt lengths to test; 0: none
-    #[arg(
-        short = 'p',
-        long,
-        value_name = "TOKENS,…",
-        value_delimiter = ',',
-        default_value = "512"
-    )]
+    /// Prompt lengths to test; 0: none [default: 512]
+    #[arg(short = 'p', long, value_name = "TOKENS,…", value_delimiter = ',')]
     n_prompt: Vec<usize>,
-    /// Numbers of tokens to generate; 0: none
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "TOKENS,…",
-        value_delimiter = ',',
-        default_value = "128"
-    )]
+    /// Numbers of tokens to generate; 0: none [default: 128]
+    #[arg(short = 'n', long, value_name = "TOKENS,…", value_delimiter = ',')]
     n_gen: Vec<usize>,
-    /// Tokens already in the cache before the timed ones: each with every -p and -n
-    #[arg(
-        short = 'd',
-        long,
-        value_name = "TOKENS,…",
-        value_delimiter = ',',
-        default_value = "0"
-    )]
+    /// Tokens already in the cache before the timed ones: each with every -p and -n [default: 0]
+    #[arg(short = 'd', long, value_name = "TOKENS,…", value_delimiter = ',')]
     n_depth: Vec<usize>,
-    /// Sequences that decode together, 32 steps each after prompts of 64 tokens
+    /// Sequences that decode together, 32 steps each after prompts of 64 tokens; 0: none [default: 0]
     #[arg(short = 'b', long, value_name = "SEQUENCES,…", value_delimiter = ',')]
     batch: Vec<usize>,
 }
 
 impl TestArgs {
     /// The tests, in the order of their flags.
-    pub(crate) fn tests(&self) -> Vec<Test> {
-        let single = |phase, tokens: &[usize]| -> Vec<Test> {
+    ///
+    /// # Errors
+    /// If there are none, or none that a depth is for.
+    pub(crate) fn tests(&self) -> Result<Vec<Test>, Usage> {
+        let depths = or(&self.n_depth, &[0]);
+        let single = |phase, tokens: &'static [usize], given| -> Vec<Test> {
             let with = |tokens: &usize| {
                 let tokens = *tokens;
-                self.n_depth.iter().map(move |depth| Test {
+                depths.iter().map(move |depth| Test {
                     phase,
                     tokens,
                     depth: *depth,
                     sequences: 1,
                 })
             };
-            tokens.iter().flat_map(with).collect()
+            let tokens = or(given, tokens).iter().filter(|tokens| **tokens > 0);
+            tokens.flat_map(with).collect()
         };
-        let batch = self.batch.iter().map(|sequences| Test {
+        let mut tests = single(Phase::Prefill, &[512], &self.n_prompt);
+        tests.extend(single(Phase::Decode, &[128], &self.n_gen));
+        if tests.is_empty() && !self.n_depth.is_empty() {
+            return Err(Usage(
+                "-d is the depth of -p and -n, and both are 0; a test of -b has 64 tokens before it"
+                    .into(),
+            ));
+        }
+        let batch = self.batch.iter().filter(|sequences| **sequences > 0);
+        tests.extend(batch.map(|sequences| Test {
             phase: Phase::Decode,
             tokens: BATCH_STEPS,
             depth: BATCH_PROMPT,
             sequences: *sequences,
-        });
-        (single(Phase::Prefill, &self.n_prompt).into_iter())
-            .chain(single(Phase::Decode, &self.n_gen))
-            .chain(batch)
-            .filter(|test| test.tokens > 0 && test.sequences > 0)
-            .collect()
+        }));
+        if tests.is_empty() {
+            return Err(Usage("nothing to measure: -p, -n and -b are all 0".into()));
+        }
+        Ok(tests)
+    }
+
+    /// Whether any flag was given.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.flags().is_empty()
     }
 
     /// The same flags again.
@@ -88,6 +88,11 @@ impl TestArgs {
         let given = given.into_iter().filter(|(_, numbers)| !numbers.is_empty());
         given.flat_map(flag).collect()
     }
+}
+
+/// What was given, or else the default.
+fn or<'a>(given: &'a [usize], default: &'a [usize]) -> &'a [usize] {
+    if given.is_empty() { default } else { given }
 }
 
 /// What a test does.
@@ -120,7 +125,7 @@ impl Test {
 
     /// Positions each sequence has at the end.
     pub(crate) const fn positions(self) -> usize {
-        self.depth + self.tokens
+        self.depth.saturating_add(self.tokens)
     }
 
     /// `pp512`, `tg128 @ d4096`, `tg32 @ d64 b8`.
@@ -176,8 +181,9 @@ mod tests {
     fn names(flags: &[&str]) -> Vec<String> {
         let line = Line::parse_from([&["x"], flags].concat());
         let again = Line::parse_from([vec!["x".to_owned()], line.tests.flags()].concat());
-        assert_eq!(line.tests.tests(), again.tests.tests());
-        line.tests.tests().into_iter().map(Test::name).collect()
+        let tests = line.tests.tests().unwrap();
+        assert_eq!(tests, again.tests.tests().unwrap());
+        tests.into_iter().map(Test::name).collect()
     }
 
     #[test]
@@ -195,7 +201,20 @@ mod tests {
             "tg32 @ d64 b8",
         ];
         assert_eq!(names(&flags), expected);
-        assert_eq!(names(&["-p", "0", "-n", "0"]), [""; 0]);
+        assert_eq!(names(&["-p", "0"]), ["tg128"]);
+        assert_eq!(names(&["-n", "0", "-d", "9"]), ["pp512 @ d9"]);
+        assert_eq!(names(&["-p0", "-n0", "-b", "0,3"]), ["tg32 @ d64 b3"]);
+    }
+
+    #[test]
+    fn nothing_to_measure_is_refused() {
+        let error = |flags: &[&str]| {
+            let line = Line::parse_from([&["x"], flags].concat());
+            line.tests.tests().unwrap_err().to_string()
+        };
+        assert!(error(&["-p0", "-n0"]).contains("nothing to measure"));
+        assert!(error(&["-p0", "-n0", "-b0"]).contains("nothing to measure"));
+        assert!(error(&["-p0", "-n0", "-d9", "-b8"]).contains("-d is the depth of -p and -n"));
     }
 
     #[test]
@@ -209,6 +228,11 @@ mod tests {
         assert!(test.check("m", 96).is_ok());
         let error = test.check("m", 95).unwrap_err().to_string();
         assert!(error.contains("tg32 @ d64 b8: 96 tokens"), "{error}");
+        let endless = Test {
+            tokens: usize::MAX,
+            ..test
+        };
+        assert!(endless.check("m", 96).is_err());
         let sequences = MAX_SEQUENCES + 1;
         assert!(Test { sequences, ..test }.check("m", 96).is_err());
     }

@@ -51,7 +51,7 @@ const PROBE_PASS: Duration = Duration::from_millis(20);
 /// # Errors
 /// If the model cannot be run, or the user stops it.
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    let tests = args.tests.tests();
+    let tests = args.tests.tests()?;
     phase("load")?;
     let start = Instant::now();
     let file = ModelFile::open(&args.path)?;

@@ -26,10 +26,12 @@ use crate::{output, session};
 /// Flags of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
-    #[arg(default_value = models::SYNTHETIC_DEFAULT)]
-    model: String,
-    /// What to measure: a model, or each kernel by itself
+    #[arg(help = format!(
+        "A GGUF file, a short name, or `synth:<shape>[:<quant>]` [default: {}]",
+        models::SYNTHETIC_DEFAULT
+    ))]
+    model: Option<String>,
+    /// What to measure: a model, or each kernel by itself, where the sizes are fixed
     #[arg(long, value_enum, default_value_t = Suite::Model)]
     suite: Suite,
     /// Only kernels whose name holds one of these: `q4_k`, `attention`, `m512`
@@ -37,15 +39,18 @@ pub(crate) struct Args {
     filter: Option<String>,
     #[command(flatten)]
     tests: TestArgs,
-    /// Process launches, each a replicate
-    #[arg(short = 'r', long, value_name = "LAUNCHES", default_value_t = 5)]
-    repetitions: usize,
+    /// Process launches, each a replicate [default: 5]
+    #[arg(short = 'r', long, value_name = "LAUNCHES")]
+    repetitions: Option<usize>,
     /// Form of the result
     #[arg(short = 'o', long, value_enum, default_value_t = Form::Md)]
     output: Form,
     #[command(flatten)]
     pub(crate) compute: Compute,
 }
+
+/// Process launches where nobody says.
+const LAUNCHES: usize = 5;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -68,20 +73,23 @@ enum Form {
 /// [`Incorrect`] if launches put out different tokens or logits; otherwise if the model cannot be
 /// had or run.
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    if args.repetitions == 0 {
-        return Err(Usage("-r must be at least 1, found 0".into()).into());
-    }
     if args.suite == Suite::Kernels {
         return kernels(args, context);
+    }
+    let launches = args.repetitions.unwrap_or(LAUNCHES);
+    if launches == 0 {
+        return Err(Usage("-r must be at least 1, found 0".into()).into());
     }
     if args.filter.is_some() {
         return Err(Usage("--filter chooses kernels: give --suite kernels too".into()).into());
     }
-    let resolved = models::resolve(Some(&args.model), context)?;
+    let tests = args.tests.tests()?;
+    let model = args.model.as_deref().unwrap_or(models::SYNTHETIC_DEFAULT);
+    let resolved = models::resolve(Some(model), context)?;
     let file = session::open(&resolved)?;
     let gguf = session::parse(&file, &resolved)?;
     let properties = Properties::from_gguf(&gguf)?;
-    for test in args.tests.tests() {
+    for test in tests {
         test.check(&resolved.name, properties.context_length)?;
     }
     let environment = Environment::detect();
@@ -91,7 +99,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let job = Job {
         path: &resolved.path,
         tests: &args.tests,
-        launches: args.repetitions,
+        launches,
     };
     let launches = capture::launches(&job, context)?;
     let report = Report::new(
@@ -122,6 +130,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 
 /// Times each kernel, and prints.
 fn kernels(args: &Args, context: &Context) -> anyhow::Result<()> {
+    if args.model.is_some() || args.repetitions.is_some() || args.tests.are_given() {
+        return Err(Usage(
+            "--suite kernels takes no model and none of -p, -n, -d, -b, -r: --filter chooses kernels"
+                .into(),
+        )
+        .into());
+    }
     note_load(&Environment::detect());
     let report = bench::kernels::run(args.filter.as_deref(), context)?;
     match form(args, context) {

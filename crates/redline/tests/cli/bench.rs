@@ -128,6 +128,9 @@ fn tests_have_a_depth_and_several_sequences() {
         refused.stderr.contains("pp512 @ d400: 912 tokens"),
         "{refused:?}"
     );
+    let nothing = redline(&["bench", "synth:tiny-llama", "-p", "0", "-n", "0"]);
+    assert_eq!(nothing.code, Some(2), "{nothing:?}");
+    assert!(nothing.stderr.contains("nothing to measure"), "{nothing:?}");
 }
 
 #[test]
@@ -176,6 +179,10 @@ fn every_kind_of_kernel_is_checked_and_timed() {
     assert!(none.stderr.contains("\"matmul q9\""), "{none:?}");
     let lost = redline(&["bench", "synth:tiny-llama", "--filter", "norm"]);
     assert_eq!(lost.code, Some(2), "{lost:?}");
+    for ignored in [["synth:tiny-llama", "-ojson"], ["-p", "32"], ["-r", "1"]] {
+        let lost = redline(&[&["bench", "--suite", "kernels"] as &[&str], &ignored].concat());
+        assert_eq!(lost.code, Some(2), "{lost:?}");
+    }
 }
 
 #[test]
