@@ -41,17 +41,6 @@ impl Mapping {
         })
     }
 
-    /// Asks the system to read the file while something else is done; returns at once.
-    pub fn read_ahead(&self) {
-        if let Bytes::Mapped(map) = &self.bytes {
-            // Advice may be refused: then the bytes are read when they are wanted.
-            #[cfg(unix)]
-            let _ = map.advise(memmap2::Advice::WillNeed);
-            #[cfg(not(unix))]
-            let _ = map;
-        }
-    }
-
     /// Brings the bytes `range` into memory and into the page table, so that reading them waits for
     /// nothing. Bytes that are there already take a fraction of a millisecond for a megabyte.
     ///
@@ -168,7 +157,6 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
         let mapping = Mapping::open(file.path()).unwrap();
-        mapping.read_ahead();
         mapping.page_in(5000..900_000).unwrap();
         mapping.page_in(0..0).unwrap();
         assert_eq!(mapping[899_999], 7);

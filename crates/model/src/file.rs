@@ -1,5 +1,6 @@
 //! A model's file, or its splits, in memory.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,16 +75,38 @@ impl ModelFile {
             .sum()
     }
 
-    /// Asks the system to read the files while something else is done; returns at once.
+    /// Brings the files into memory in a thread of its own, while something else is done; returns at
+    /// once. Until that thread is through, the files must stay as they are, too.
+    ///
+    /// Advice to the system would not do: for `MADV_WILLNEED`, Linux reads no more than one request to
+    /// the disk takes.
     pub fn read_ahead(&self) {
-        for mapping in &self.mappings {
-            mapping.read_ahead();
-        }
+        let mappings = self.mappings.clone();
+        let read = move || {
+            // Whoever needs the bytes reads them again, and says what is wrong.
+            let _ = mappings.iter().try_for_each(|mapping| {
+                pieces(0..mapping.len()).try_for_each(|piece| mapping.page_in(piece))
+            });
+        };
+        // Without a thread they are read when they are wanted.
+        let _ = std::thread::Builder::new()
+            .name("read-ahead".to_owned())
+            .spawn(read);
     }
 
     pub(crate) fn mapping(&self, shard: usize) -> &Arc<Mapping> {
         &self.mappings[shard]
     }
+}
+
+/// A range in pieces that are brought into memory by one call: small enough to tell of progress, large
+/// enough to read fast.
+pub(crate) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    const PIECE: usize = 16 << 20;
+    let end = range.end;
+    range
+        .step_by(PIECE)
+        .map(move |start| start..end.min(start + PIECE))
 }
 
 fn map(path: &Path) -> Result<Arc<Mapping>, Error> {
@@ -159,6 +182,35 @@ mod tests {
         std::fs::write(folder.path().join("m-00002-of-00003.gguf"), b"xyz").unwrap();
         let last = folder.path().join("m-00003-of-00003.gguf");
         assert_eq!(ModelFile::open(&last).unwrap().bytes(), 5);
+    }
+
+    /// Kilobytes of a file that are in this process's page table (proc_pid_smaps(5)).
+    #[cfg(target_os = "linux")]
+    fn resident(path: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, own) = maps.split_once(path.to_str().unwrap()).unwrap();
+        let line = own.lines().find_map(|line| line.strip_prefix("Rss:"));
+        line.unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_is_read_ahead_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        std::fs::write(&path, vec![7; 40 << 20]).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        assert_eq!(resident(&path), 0);
+        file.read_ahead();
+        let start = std::time::Instant::now();
+        while resident(&path) < 40 << 10 {
+            assert!(start.elapsed().as_secs() < 60, "{} kB", resident(&path));
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use redline_compute::{Backend, KvFormat, PAGE_POSITIONS, RopeTable};
 use redline_gguf::Gguf;
 
+use crate::file::pieces;
 use crate::forward::Scratch;
 use crate::memory::kv_shape;
 use crate::plan::pages_for;
@@ -177,7 +178,6 @@ fn make_resident(
     total_bytes: u64,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<(), Error> {
-    const REPORT_EVERY: usize = 16 << 20;
     let report = |bytes, percent| LoadProgress {
         bytes,
         total_bytes,
@@ -186,15 +186,13 @@ fn make_resident(
     progress(report(0, Some(0)));
     let (mut bytes, mut next_percent) = (0_u64, 25_u8);
     for tensor in gguf.tensors() {
-        let (start, end) = (tensor.offset, tensor.offset + tensor.data.len());
-        for start in (start..end).step_by(REPORT_EVERY) {
-            let end = end.min(start + REPORT_EVERY);
-            let mapping = file.mapping(tensor.shard);
-            mapping.page_in(start..end).map_err(|source| Error::Read {
+        let mapping = file.mapping(tensor.shard);
+        for piece in pieces(tensor.offset..tensor.offset + tensor.data.len()) {
+            bytes += piece.len() as u64;
+            mapping.page_in(piece).map_err(|source| Error::Read {
                 name: tensor.name.to_owned(),
                 source,
             })?;
-            bytes += (end - start) as u64;
             let due = |percent: u8| u128::from(total_bytes) * u128::from(percent) / 100;
             if next_percent == 100 || u128::from(bytes) < due(next_percent) {
                 progress(report(bytes, None));
