@@ -188,3 +188,96 @@ struct Symbol {
     /// It has become part of the one before.
     merged: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use tokenizers::Model as _;
+    use tokenizers::models::bpe::{BPE, Vocab};
+
+    use super::*;
+
+    /// An unknown piece, three characters, the bytes of one that has no piece (é); then what merges join.
+    const PIECES: [&str; 6] = ["<unk>", "<0xC3>", "<0xA9>", "a", "b", "ä"];
+    const TEXT: usize = 3;
+
+    /// Pieces, and the merges that made them of the pairs that `choices` picks among those before.
+    fn table(choices: &[(usize, usize)]) -> (Vec<String>, Vec<Merge>) {
+        let mut pieces: Vec<String> = PIECES.map(str::to_owned).into();
+        let mut merges: Vec<Merge> = Vec::new();
+        for (left, right) in choices {
+            let text = pieces.len() - TEXT;
+            let (left, right) = (TEXT + left % text, TEXT + right % text);
+            let piece = [&*pieces[left], &*pieces[right]].concat();
+            let known = pieces.iter().position(|known| *known == piece);
+            let merge = Merge {
+                left: left as u32,
+                right: right as u32,
+                joined: known.unwrap_or(pieces.len()) as u32,
+            };
+            let is_new = |other: &Merge| (other.left, other.right) != (merge.left, merge.right);
+            if merges.iter().all(is_new) {
+                merges.push(merge);
+                pieces.extend(known.is_none().then_some(piece));
+            }
+        }
+        (pieces, merges)
+    }
+
+    /// The `tokenizers` crate's ids.
+    fn upstream(
+        pieces: &[String],
+        merges: &[Merge],
+        has_unknown: bool,
+        style: Style,
+        word: &str,
+    ) -> Vec<TokenId> {
+        let vocab: Vocab = pieces.iter().cloned().zip(0..).collect();
+        let piece = |id: u32| pieces[id as usize].clone();
+        let merges = merges
+            .iter()
+            .map(|merge| (piece(merge.left), piece(merge.right)));
+        let mut builder = BPE::builder()
+            .cache_capacity(0)
+            .vocab_and_merges(vocab, merges.collect());
+        if has_unknown {
+            builder = builder.unk_token(PIECES[0].to_owned());
+        }
+        let builder = match style {
+            Style::ByteLevel { whole_words } => builder.ignore_merges(whole_words),
+            Style::SentencePiece => builder.byte_fallback(true).fuse_unk(true),
+        };
+        let tokens = builder.build().unwrap().tokenize(word).unwrap();
+        tokens.iter().map(|token| TokenId(token.id)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(0), ..ProptestConfig::default() })]
+
+        #[test]
+        fn ids_are_those_of_the_crate_that_vocabularies_are_defined_by(
+            choices in vec((0_usize..64, 0_usize..64), 0..24),
+            word in "[abäéö]{0,40}",
+            has_unknown: bool,
+            style in prop::sample::select(vec![
+                Style::ByteLevel { whole_words: false },
+                Style::ByteLevel { whole_words: true },
+                Style::SentencePiece,
+            ]),
+        ) {
+            let (pieces, merges) = table(&choices);
+            let ids = pieces.iter().map(|piece| Cow::Borrowed(&**piece)).zip(0..).collect();
+            let vocabulary = Vocabulary {
+                pieces: pieces.iter().map(|piece| &**piece).collect(),
+                kinds: Vec::new(),
+                ids: PieceIds::new(),
+            };
+            let unknown = has_unknown.then_some(TokenId(0));
+            let mut found = Vec::new();
+            Merger::new(&vocabulary, &ids, &merges, unknown, style).append(&word, &mut found);
+            prop_assert_eq!(found, upstream(&pieces, &merges, has_unknown, style, &word));
+        }
+    }
+}
