@@ -20,6 +20,7 @@ mod progress;
 mod prompt;
 mod pull;
 mod session;
+mod splitmix;
 mod stop;
 mod synth;
 mod units;

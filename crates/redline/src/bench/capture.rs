@@ -69,9 +69,7 @@ impl Peaks {
                 .collect(),
         }
     }
-}
 
-impl Peaks {
     /// Every rate in TOPS, for people.
     pub(crate) fn routes(&self) -> String {
         let rate = |peak: &RoutePeak| {

@@ -13,8 +13,11 @@ pub(crate) mod selection;
 mod table;
 pub(crate) mod worker;
 
+use redline_gguf::TokenId;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use crate::units;
 use selection::Test;
 
 /// What a worker says, one JSON document a line.
@@ -61,10 +64,8 @@ pub(crate) struct Round {
 impl Round {
     /// Whether the machine held still: the probes around the round differ by a quarter at most.
     pub(crate) fn is_clean(&self) -> bool {
-        const TOLERATED: f64 = 0.25;
-        self.probes.is_none_or(|[before, after]| {
-            before > 0.0 && after > 0.0 && (before - after).abs() <= TOLERATED * before.max(after)
-        })
+        self.probes
+            .is_none_or(|[before, after]| before > 0.0 && after > 0.0 && !is_shifted(before, after))
     }
 
     /// The mean of its probes.
@@ -86,6 +87,38 @@ impl Run {
         let all = self.is_contaminated();
         let kept = self.rounds.iter().filter(|round| all || round.is_clean());
         median(&kept.map(quantity).collect::<Vec<_>>())
+    }
+}
+
+/// Whether a rate of the machine changed by more than a quarter.
+pub(crate) fn is_shifted(before: f64, after: f64) -> bool {
+    (before - after).abs() > 0.25 * before.max(after)
+}
+
+/// What was computed, as a hash.
+pub(crate) struct Output(Sha256);
+
+impl Output {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self(Sha256::new())
+    }
+
+    /// A token that was chosen.
+    pub(crate) fn token(&mut self, id: TokenId) {
+        self.0.update(id.0.to_le_bytes());
+    }
+
+    /// The bits of `values`.
+    pub(crate) fn values(&mut self, values: &[f32]) {
+        for value in values {
+            self.0.update(value.to_bits().to_le_bytes());
+        }
+    }
+
+    /// The first eight bytes, in hexadecimal.
+    pub(crate) fn hash(self) -> String {
+        units::hex(&self.0.finalize()[..8])
     }
 }
 
@@ -112,6 +145,18 @@ mod tests {
         assert_eq!(median(&[3.0]), 3.0);
         assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 9.0]), 3.0);
+    }
+
+    #[test]
+    fn one_bit_changes_the_hash() {
+        let hash = |value: f32| {
+            let mut output = Output::new();
+            output.token(TokenId(7));
+            output.values(&[value]);
+            output.hash()
+        };
+        assert_eq!(hash(1.0), hash(1.0));
+        assert_ne!(hash(0.0), hash(-0.0));
     }
 
     fn round(ns: u64, probes: Option<[f64; 2]>) -> Round {

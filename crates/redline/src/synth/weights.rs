@@ -11,7 +11,9 @@ use redline_compute::Format;
 use redline_compute::quant::Half;
 use sha2::{Digest as _, Sha256};
 
-/// Splitmix64 (Steele, Lea & Flood 2014) at any place of its sequence.
+use crate::splitmix;
+
+/// A sequence of [`splitmix`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noise {
     key: u64,
@@ -32,12 +34,7 @@ impl Noise {
 
     #[inline]
     fn word(self, index: u64) -> u64 {
-        let mut x = self
-            .key
-            .wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
+        splitmix::word(self.key, index)
     }
 
     #[inline]

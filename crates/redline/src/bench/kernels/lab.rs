@@ -4,13 +4,12 @@ use std::time::{Duration, Instant};
 
 use redline_compute::limits::{BandwidthProbe, ComputeProbe, Operand, Route};
 use redline_compute::{Backend, Cpu, Format, Isa, WeightBytes};
-use sha2::{Digest as _, Sha256};
 
 use super::{Case, Cost, Entry, Outputs, Work};
-use crate::bench::median;
+use crate::bench::{self, Output, median};
 use crate::commands::Context;
 use crate::environment::Environment;
-use crate::{memory, units};
+use crate::{memory, splitmix};
 
 /// Samples of a case, and their length.
 const PASSES: usize = 5;
@@ -168,9 +167,9 @@ fn one_pass(work: &mut dyn Work, pass: Duration) -> f64 {
 
 /// Whether the machine did not hold still: a rate that binds differs by more than a quarter.
 fn is_shifted([before, after]: [Moment; 2]) -> bool {
-    let differ = |a: f64, b: f64| (a - b).abs() > 0.25 * a.max(b);
     let compute = before.compute.zip(after.compute);
-    differ(before.read, after.read) || compute.is_some_and(|(a, b)| differ(a, b))
+    bench::is_shifted(before.read, after.read)
+        || compute.is_some_and(|(before, after)| bench::is_shifted(before, after))
 }
 
 /// Least possible time over `call_ns` in percent, and the limit that binds.
@@ -186,20 +185,16 @@ fn limit(cost: Cost, [before, after]: [Moment; 2], call_ns: f64) -> (Option<f64>
 }
 
 fn hash(values: &[f32]) -> String {
-    let mut digest = Sha256::new();
-    for value in values {
-        digest.update(value.to_bits().to_le_bytes());
-    }
-    units::hex(&digest.finalize()[..8])
+    let mut output = Output::new();
+    output.values(values);
+    output.hash()
 }
 
-/// Values without meaning in −1..1, the same in every run (SplitMix64, Steele et al. 2014).
+/// Values without meaning in −1..1, the same in every run.
 pub(super) fn values(seed: u64, count: usize) -> Vec<f32> {
     let value = |index: u64| {
-        let mut z = (index + 1 + (seed << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+        let word = splitmix::word(0, index + 1 + (seed << 32));
+        (word >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..count as u64).map(value).collect()
 }

@@ -28,7 +28,7 @@ const HEADS: [Heads; 2] = [
     },
 ];
 /// Width of the verbs that work on rows: Phi-3-mini's.
-const WIDTH: usize = 3072;
+pub(super) const WIDTH: usize = 3072;
 
 /// Every case, in the order of the report.
 pub(super) fn all() -> Vec<Case> {
@@ -138,9 +138,4 @@ fn rows(name: &'static str, verb: Verb, tokens: usize) -> Case {
         beyond_caches: false,
         kind: Kind::Rows(verb),
     }
-}
-
-/// Width of a row of the verbs that work on rows.
-pub(super) const fn width() -> usize {
-    WIDTH
 }

@@ -6,7 +6,8 @@ use redline_compute::{
 };
 
 use super::lab::{self, Lab};
-use super::{Cost, Outputs, Work, list};
+use super::list::WIDTH;
+use super::{Cost, Outputs, Work};
 
 /// Which verb.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,11 +35,11 @@ pub(super) struct Rows {
 /// A backend, and what the verb is given on it.
 struct Stage {
     backend: Cpu,
-    /// `[tokens, width]`, what the verb changes.
+    /// `[tokens, WIDTH]`, what the verb changes.
     x: <Cpu as Backend>::Buffer,
-    /// `[tokens, width]`
+    /// `[tokens, WIDTH]`
     y: <Cpu as Backend>::Buffer,
-    /// `[tokens, width]`
+    /// `[tokens, WIDTH]`
     values: Vec<f32>,
     table: <Cpu as Backend>::Matrix,
     weight: <Cpu as Backend>::Vector,
@@ -54,18 +55,17 @@ struct Stage {
 
 impl Stage {
     fn new(mut backend: Cpu, verb: Verb, tokens: usize) -> Self {
-        let width = list::width();
-        let values = lab::values(6, tokens * width);
-        let x = lab::buffer(&mut backend, width, &values);
-        let y = lab::buffer(&mut backend, width, &lab::values(7, tokens * width));
+        let values = lab::values(6, tokens * WIDTH);
+        let x = lab::buffer(&mut backend, WIDTH, &values);
+        let y = lab::buffer(&mut backend, WIDTH, &lab::values(7, tokens * WIDTH));
         let (format, rows) = match verb {
             Verb::Embed(format) => (format, VOCABULARY),
             _ => (Format::F32, 1),
         };
-        let mut bytes = vec![0; rows * format.row_bytes(width)];
-        quant::quantize(format, &lab::values(8, rows * width), &mut bytes);
-        let table = backend.matrix(format, rows, width, WeightBytes::owned(bytes));
-        let weight = backend.vector(lab::values(9, width));
+        let mut bytes = vec![0; rows * format.row_bytes(WIDTH)];
+        quant::quantize(format, &lab::values(8, rows * WIDTH), &mut bytes);
+        let table = backend.matrix(format, rows, WIDTH, WeightBytes::owned(bytes));
+        let weight = backend.vector(lab::values(9, WIDTH));
         let style = match verb {
             Verb::Rope(style) => style,
             _ => RopeStyle::Neox,
@@ -115,11 +115,10 @@ impl Stage {
         if !matches!(verb, Verb::AppendKv(_)) {
             return self.backend.read(&self.x).to_vec();
         }
-        let width = list::width();
         let shape = AttentionShape {
             layer: 0,
-            heads: width / HEAD_DIM,
-            kv_heads: width / HEAD_DIM,
+            heads: WIDTH / HEAD_DIM,
+            kv_heads: WIDTH / HEAD_DIM,
             head_dim: HEAD_DIM,
             scale: 0.1,
             window: None,
@@ -136,8 +135,8 @@ impl Stage {
         let mut scalar = Cpu::new(Isa::Scalar, 1);
         // What a backend needs for a cache's sizes, it makes together with a cache.
         let _unused = scalar.kv_cache(stored(verb, self.slots.len()));
-        let q = lab::buffer(&mut scalar, width, &self.values[..width]);
-        let mut out = scalar.buffer(1, width);
+        let q = lab::buffer(&mut scalar, WIDTH, &self.values[..WIDTH]);
+        let mut out = scalar.buffer(1, WIDTH);
         scalar.attention(&self.cache, shape, &[span], &q, &mut out);
         scalar.read(&out).to_vec()
     }
@@ -147,7 +146,7 @@ fn stored(verb: Verb, tokens: usize) -> KvShape {
     KvShape {
         layers: 1,
         pages: tokens.div_ceil(PAGE_POSITIONS),
-        kv_heads: list::width() / HEAD_DIM,
+        kv_heads: WIDTH / HEAD_DIM,
         head_dim: HEAD_DIM,
         format: match verb {
             Verb::AppendKv(format) => format,
@@ -168,16 +167,15 @@ impl Rows {
 
 impl Work for Rows {
     fn cost(&self) -> Cost {
-        let width = list::width();
-        let row = (width * 4) as f64;
+        let row = (WIDTH * 4) as f64;
         let bytes = self.tokens as f64
             * match self.verb {
-                Verb::Embed(format) => row + format.row_bytes(width) as f64,
+                Verb::Embed(format) => row + format.row_bytes(WIDTH) as f64,
                 Verb::Norm | Verb::Rope(_) => 2.0 * row,
                 Verb::Gated(_) | Verb::Add => 3.0 * row,
                 // A row of keys and one of values, in and out.
                 Verb::AppendKv(format) => {
-                    let heads = width / HEAD_DIM;
+                    let heads = WIDTH / HEAD_DIM;
                     2.0 * row + (2 * heads * format.vector_bytes(HEAD_DIM)) as f64
                 }
             };
@@ -202,7 +200,7 @@ impl Work for Rows {
             let Stage {
                 backend, x, values, ..
             } = &mut self.stage;
-            lab::fill(backend, x, list::width(), values);
+            lab::fill(backend, x, WIDTH, values);
         }
     }
 
