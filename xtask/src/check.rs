@@ -44,11 +44,11 @@ const STEPS: [Step; 10] = [
     },
     Step {
         name: "assembly",
-        run: |_| gates::assembly(),
+        run: |report| report.gate(gates::assembly()?),
     },
     Step {
         name: "counts",
-        run: counts,
+        run: |report| report.gate(gates::counts(false)?),
     },
     Step {
         name: "clean",
@@ -154,13 +154,6 @@ fn doctests(report: &mut Report) -> Result<()> {
     report.watch(&["test", "--workspace", "--no-fail-fast", "--doc"])
 }
 
-fn counts(report: &mut Report) -> Result<()> {
-    if let gates::Outcome::Skipped(reason) = gates::counts(false)? {
-        report.skip(reason);
-    }
-    Ok(())
-}
-
 /// In CI, where the checkout was clean, a changed file is one that should have been committed:
 /// `Cargo.lock`, or golden data that a test rewrote.
 fn clean() -> Result<()> {
@@ -181,10 +174,13 @@ impl Report {
         })
     }
 
-    /// A step that could not run here.
-    fn skip(&mut self, reason: String) {
-        self.skipped.push(reason);
-        self.skipped_steps += 1;
+    /// Takes in a step that holds, or could not run here.
+    fn gate(&mut self, outcome: gates::Outcome) -> Result<()> {
+        if let gates::Outcome::Skipped(reason) = outcome {
+            self.skipped.push(reason);
+            self.skipped_steps += 1;
+        }
+        Ok(())
     }
 
     /// Takes in one line of a test runner's output.
@@ -303,7 +299,8 @@ mod tests {
     fn a_skipped_step_is_told_but_no_passed_test() {
         let mut report = Report::default();
         report.line("test result: ok. 3 passed; 0 failed");
-        report.skip("counts: no valgrind".to_owned());
+        let skipped = gates::Outcome::Skipped("counts: no valgrind".to_owned());
+        report.gate(skipped).unwrap();
         assert_eq!((report.skipped.len(), report.skipped_steps), (1, 1));
         assert!(report.verdict(true).is_err());
     }

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         ["peers", rest @ ..] => peers::run(rest),
         ["counts"] => gates::counts(false).map(drop),
         ["counts", "--write"] => gates::counts(true).map(drop),
-        ["assembly"] => gates::assembly(),
+        ["assembly"] => gates::assembly().map(drop),
         ["tidy"] => tidy::run(),
         ["sizes"] => sizes::run(),
         _ => {

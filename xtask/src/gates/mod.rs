@@ -13,7 +13,23 @@ use anyhow::{Result, ensure};
 use crate::shell::{command, root, run as run_command};
 
 pub(crate) use assembly::run as assembly;
-pub(crate) use counts::{Outcome, run as counts};
+pub(crate) use counts::run as counts;
+
+/// What a run of a gate came to.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Outcome {
+    /// Nothing was lost.
+    Held,
+    /// It cannot be run here, for this reason.
+    Skipped(String),
+}
+
+impl Outcome {
+    fn skipped(reason: &str) -> Self {
+        println!("{reason}");
+        Self::Skipped(reason.to_owned())
+    }
+}
 
 /// Assembly beside the libraries. Names say which kernel a function is an instance of: the older
 /// scheme, the default, leaves type arguments out.
