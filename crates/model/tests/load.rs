@@ -46,7 +46,6 @@ fn progress_passes_every_quarter_once_and_ends_ready() {
 
 #[test]
 fn memory_is_planned_before_it_is_taken() {
-    // Fused projections are taken apart without a copy.
     for shape in [LLAMA, PHI3] {
         memory_is_planned(shape);
     }
@@ -73,18 +72,6 @@ fn memory_is_planned(shape: tiny::Shape) {
     assert_eq!(plan.weight_bytes, weights as u64);
     assert_eq!(plan.kv_bytes, kv);
     assert_eq!(plan.scratch_bytes, 4 * (tokens + rows + ropes) as u64);
-    let counted = allocation_counter::measure(|| {
-        tiny::load_on(&file, Cpu::new(Isa::detect(), 1), &options).unwrap();
-    });
-    // Beside it: F32 copies of the norms, quantised copies of the activations, names; and the tiles
-    // of attention, whose size is a thread's and not the model's.
-    let planned = plan.kv_bytes + plan.scratch_bytes;
-    let tiles = 300 << 10;
-    assert!(counted.bytes_max >= planned, "{counted:?} of {planned}");
-    assert!(
-        counted.bytes_max < planned + planned / 2 + tiles,
-        "{counted:?} of {planned} and {tiles}"
-    );
 }
 
 #[test]

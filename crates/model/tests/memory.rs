@@ -1,0 +1,57 @@
+//! A load takes the memory that was planned. Alone in its file, for it is read off the process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    dead_code,
+    reason = "each test file uses its part of the support module"
+)]
+
+#[path = "support/tiny.rs"]
+mod tiny;
+
+use redline_compute::{Cpu, Isa, KvFormat};
+use redline_model::{LoadOptions, MemoryPlan};
+use tiny::{CONTEXT, LLAMA, PHI3, TinyModel};
+
+/// Private memory of this process, touched or not (proc_pid_status(5)).
+fn data_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let kilobytes: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kilobytes << 10
+}
+
+#[test]
+fn a_load_takes_what_is_planned() {
+    // Fused projections are taken apart without a copy.
+    for shape in [LLAMA, PHI3] {
+        let file = TinyModel::new(shape).file();
+        let gguf = file.gguf().unwrap();
+        let options = LoadOptions {
+            context: Some(CONTEXT),
+            kv_pages: Some(64),
+            kv_format: KvFormat::F16,
+            max_step_tokens: 512,
+            max_logit_rows: 256,
+        };
+        let plan = MemoryPlan::new(&gguf, &options).unwrap();
+        let before = data_bytes();
+        let model = tiny::load_on(&file, Cpu::new(Isa::detect(), 1), &options).unwrap();
+        let taken = data_bytes() - before;
+        drop(model);
+        // Cosines and sines may lie where the heap had room.
+        let ropes = (CONTEXT * 64 * size_of::<f32>()) as u64;
+        // Beside it: F32 copies of the norms, quantised copies of the activations, names; and the
+        // tiles of attention, whose size is a thread's and not the model's.
+        let planned = plan.kv_bytes + plan.scratch_bytes;
+        let tiles = 300 << 10;
+        let what = format!("{}: {taken} of {planned} bytes", shape.architecture);
+        assert!(taken + ropes >= planned, "{what}");
+        assert!(taken < planned + planned / 2 + tiles, "{what}");
+    }
+}
