@@ -148,6 +148,10 @@ impl Arguments {
             tests.extend(self.depths.iter().map(at));
         }
         tests.extend(above_zero(&self.batches).into_iter().map(Test::Batch));
+        ensure!(
+            !tests.is_empty(),
+            "nothing to measure: -p, -n and -b are all 0"
+        );
         let models = if self.models.is_empty() {
             vec!["synth:qwen2.5-0.5b:q4_k_m".to_owned()]
         } else {
@@ -215,6 +219,8 @@ mod tests {
         let names: Vec<String> = plans[0].tests.iter().map(|test| test.name()).collect();
         assert_eq!((plans.len(), plans[0].model.as_str()), (1, "a"));
         assert_eq!(names, ["pp32", "tg64", "tg64 @ d4096", "tg32 @ d64 b8"]);
+        let nothing = Arguments::parse(&["-p", "0", "-n", "0"]).unwrap();
+        assert!(nothing.plans().is_err());
     }
 
     #[test]

@@ -61,6 +61,7 @@ struct Model {
 
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let arguments = Arguments::parse(words)?;
+    let plans = arguments.plans()?;
     let ours = Ours {
         binary: match &arguments.redline {
             Some(path) => path.clone(),
@@ -72,7 +73,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let peers = arguments.engines()?;
     let mut report = Report::new(&ours, &peers)?;
     let start = Instant::now();
-    for plan in arguments.plans()? {
+    for plan in plans {
         let model = engines::model(&ours, &plan.model)?;
         let mut peers: Vec<Engine> = peers.clone();
         for test in &plan.tests {
