@@ -8,7 +8,7 @@
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use redline_compute::{Cpu, Isa};
+use redline_compute::{Cpu, Isa, KvFormat};
 use redline_model::{Forward, LoadOptions, LogitRows, SequenceStep, StepPlan};
 use tiny::{GEMMA3, LLAMA, MISTRAL, QWEN2, TinyModel, pages, tokens};
 
@@ -22,10 +22,13 @@ fn steps_allocate_nothing() {
     };
     for shape in [LLAMA, MISTRAL, QWEN2, GEMMA3] {
         let file = TinyModel::new(shape).file();
-        for (isa, threads) in Isa::available()
-            .into_iter()
-            .flat_map(|isa| [(isa, 1), (isa, 2)])
-        {
+        for (isa, (threads, kv_format)) in Isa::available().into_iter().flat_map(|isa| {
+            [(1, KvFormat::F16), (2, KvFormat::F16), (2, KvFormat::Q8_0)].map(|rest| (isa, rest))
+        }) {
+            let options = LoadOptions {
+                kv_format,
+                ..options.clone()
+            };
             let mut model = tiny::load_on(&file, Cpu::new(isa, threads), &options).unwrap();
             let step = |range: std::ops::Range<usize>, pages, logits| SequenceStep {
                 position: range.start,
@@ -52,7 +55,10 @@ fn steps_allocate_nothing() {
                     model.forward(&StepPlan { sequences }, &mut ()).unwrap();
                 }
             });
-            let what = format!("{} {isa}, {threads} threads", shape.architecture);
+            let what = format!(
+                "{} {isa}, {threads} threads, {kv_format}",
+                shape.architecture
+            );
             assert_eq!(counted.count_total, 0, "{what}: {counted:?}");
         }
     }
