@@ -113,7 +113,9 @@ pub(super) fn products(
     }
     let (isa, threads) = (cpu.isa, cpu.pool.threads());
     let (small, k, next) = (&cpu.small, &cpu.k, next.map(Matrix::weights));
+    let room = Rows::new(&mut cpu.float, matmul::FLOAT_ROOM, threads);
     cpu.pool.run(&|thread| {
+        let (_, room) = room.take(thread);
         let mut jobs = columns.iter().flatten().peekable();
         while let Some(job) = jobs.next() {
             let mut out = job.columns.take(thread);
@@ -130,7 +132,7 @@ pub(super) fn products(
             match activation_group(job.weights.format) {
                 Some(Group::Small) => matmul::quantized(isa, tile, small),
                 Some(Group::K) => matmul::quantized(isa, tile, k),
-                None => matmul::float(isa, tile, input.data),
+                None => matmul::float(isa, tile, input.data, room),
             }
             if let Some(bias) = job.bias {
                 let range = out.range();

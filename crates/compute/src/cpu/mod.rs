@@ -8,6 +8,7 @@ mod tests;
 
 use std::ops::Range;
 
+use crate::kernels::matmul::{FLOAT_ROOM, Vector};
 use crate::kernels::quantized::{Group, QuantizedRows};
 use crate::kernels::{attention, elementwise, norm};
 use crate::memory::Memory;
@@ -30,6 +31,8 @@ pub struct Cpu {
     small: QuantizedRows,
     /// The current matmul input in groups of 256.
     k: QuantizedRows,
+    /// What float products work in, a part for each thread.
+    float: Memory<Vector>,
     /// One a thread.
     attention: Vec<attention::Scratch>,
 }
@@ -79,11 +82,15 @@ impl Cpu {
             "{isa} is not an instruction set of this machine"
         );
         assert!(threads <= MAX_PARTS, "at most {} threads", MAX_PARTS);
+        let room = threads * FLOAT_ROOM;
+        let mut float = Memory::with_capacity(room);
+        float.set_len(room);
         Self {
             isa,
             pool: Pool::new(threads),
             small: QuantizedRows::with_capacity(Group::Small, 0),
             k: QuantizedRows::with_capacity(Group::K, 0),
+            float,
             attention: (0..threads).map(|_| attention::Scratch::new()).collect(),
         }
     }

@@ -22,6 +22,11 @@ use crate::quant::{
 use crate::simd::{Amx, Avx2, Avx512, BlockLanes, KLanes, Lanes, dispatch_x86};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
+/// Sixteen columns of a row, or sixteen chains.
+pub(crate) type Vector = [f32; 16];
+/// Vectors that a thread's float products need room for.
+pub(crate) const FLOAT_ROOM: usize = 1 << 14;
+
 /// Tokens a kernel takes at a time.
 const TOKENS: usize = 4;
 
@@ -77,24 +82,33 @@ pub(crate) fn quantized(isa: Isa, tile: Tile<'_, '_>, x: &QuantizedRows) {
     }
 }
 
-/// Multiplies F32 rows `x: [tokens, cols]` with the tile's weight rows of a float format.
-pub(crate) fn float(isa: Isa, tile: Tile<'_, '_>, x: &[f32]) {
+/// Multiplies F32 rows `x: [tokens, cols]` with the tile's weight rows of a float format, in a
+/// scratch of [`FLOAT_ROOM`] vectors.
+pub(crate) fn float(isa: Isa, tile: Tile<'_, '_>, x: &[f32], room: &mut [Vector]) {
     #[cfg(target_arch = "x86_64")]
-    if panel_float::wanted(isa, tile.tokens) {
+    if panel_float::wanted(isa, tile.tokens, tile.weights.cols) {
         return match tile.weights.format {
-            Format::F32 => float_panels::<Float>(isa, tile, x),
-            Format::F16 => float_panels::<Half>(isa, tile, x),
-            Format::BF16 => float_panels::<BFloat>(isa, tile, x),
+            Format::F32 => float_panels::<Float>(isa, tile, x, room),
+            Format::F16 => float_panels::<Half>(isa, tile, x, room),
+            Format::BF16 => float_panels::<BFloat>(isa, tile, x, room),
             format => panic!("{format} is not a float format"),
         };
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = room;
     dispatch(isa, Floats { tile, x });
 }
 
 #[cfg(target_arch = "x86_64")]
-fn float_panels<F: FloatFormat>(isa: Isa, tile: Tile<'_, '_>, x: &[f32]) {
+fn float_panels<F: FloatFormat>(isa: Isa, tile: Tile<'_, '_>, x: &[f32], room: &mut [Vector]) {
     let format = PhantomData::<F>;
-    dispatch_x86(isa, panel_float::Fill { tile, x, format });
+    let fill = panel_float::Fill {
+        tile,
+        x,
+        room,
+        format,
+    };
+    dispatch_x86(isa, fill);
 }
 
 /// How far ahead of its four streams of weights a row kernel asks for memory, in bytes. Farther than

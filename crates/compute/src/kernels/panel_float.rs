@@ -1,42 +1,52 @@
-//! Many tokens times a panel of rows of a float format: the panel's weights are widened once for
-//! each piece of columns and multiplied with every token, whose sixteen chains are kept between
-//! pieces.
+//! Many tokens times rows of a float format. A few rows are widened once for each block of tokens and
+//! stay in the nearest cache; the activations of the block, in tiles of a few tokens, stream past them
+//! from the next one. A row and a token have one vector, their sixteen chains, from the first column
+//! to the last, or in the scratch where the rows are cut into pieces.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index for a row or a token names the same thing in several arrays"
+)]
+
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::matmul::{Tile, Weights};
+use super::matmul::{FLOAT_ROOM, Tile, Vector, Weights, prefetch};
 use super::rows_float::FloatFormat;
 use crate::pool::ColumnsPart;
-use crate::simd::{Isa, Kernel, Lanes, Sixteen};
+use crate::simd::{Isa, Kernel, Lanes};
 
-/// Rows of a panel.
-const ROWS: usize = 16;
-/// Panels that share a piece of the activations.
-const PANELS: usize = 4;
-/// Columns widened at a time: a panel and six tokens of them fit the nearest cache.
-const PIECE: usize = 384;
-/// Tokens whose chains are kept at a time.
-const BATCH: usize = 60;
-/// Tokens that make do with less room for chains.
-const FEW: usize = 12;
+/// Steps of sixteen columns in a piece, at most: six rows of them are half the nearest cache.
+const PIECE: usize = 64;
+/// Vectors of a piece of the rows.
+const ROWS: usize = 6 * PIECE;
+/// Vectors of a block's chains.
+const CHAINS: usize = 6 * MOST_TOKENS;
+/// Tokens of a block, at most.
+const MOST_TOKENS: usize = 256;
+/// Vectors of a block's activations: less than half of a second cache of 2 MiB.
+const ACTIVATIONS: usize = FLOAT_ROOM - ROWS - CHAINS;
 /// Tokens for which the row kernels are slower.
 const MIN_TOKENS: usize = 6;
+/// Tokens whose product waits for memory, so that rows are taken far apart, see [`Tile::fill`].
+const FEW: usize = 24;
+/// Tokens whose chains are summed together, while they are near.
+const TOGETHER: usize = 16;
+/// Vectors between an activation and what is asked for meanwhile.
+const AHEAD: usize = 16;
 
-/// Whether products of so many tokens take the panel kernels.
-pub(super) fn wanted(isa: Isa, tokens: usize) -> bool {
-    isa != Isa::Scalar && tokens >= MIN_TOKENS
+/// Whether products of so many tokens with rows of so many columns take the panel kernels.
+pub(super) fn wanted(isa: Isa, tokens: usize, cols: usize) -> bool {
+    isa != Isa::Scalar && tokens >= MIN_TOKENS && cols <= 16 * (ACTIVATIONS / 4)
 }
-
-/// A row's columns of a piece, padded with zeros.
-type Row = [Sixteen<f32>; PIECE / 16];
-/// Sixteen chains for each row of a panel.
-type Chains = [Sixteen<f32>; ROWS];
 
 /// A tile of the output to fill from F32 rows `x: [tokens, cols]`.
 pub(super) struct Fill<'a, 'b, F> {
     pub(super) tile: Tile<'a, 'b>,
     pub(super) x: &'a [f32],
-    pub(super) format: std::marker::PhantomData<F>,
+    /// [`FLOAT_ROOM`] vectors.
+    pub(super) room: &'a mut [Vector],
+    pub(super) format: PhantomData<F>,
 }
 
 impl<F: FloatFormat, S: Lanes> Kernel<S> for Fill<'_, '_, F> {
@@ -44,192 +54,270 @@ impl<F: FloatFormat, S: Lanes> Kernel<S> for Fill<'_, '_, F> {
 
     #[inline(always)]
     fn run(self, s: S) {
-        let Self { tile, x, .. } = self;
-        // Clearing the larger one would cost more than a product of few tokens.
-        let (mut few, mut many);
-        let (rows, chains): (&mut [Row], &mut [Chains]) = if tile.tokens <= FEW {
-            few = (
-                [[Sixteen([0.0; 16]); PIECE / 16]; FEW],
-                [[Sixteen([0.0; 16]); ROWS]; PANELS * FEW],
-            );
-            (&mut few.0, &mut few.1)
+        if S::WIDE {
+            self.fill::<S, 6, 4>(s);
         } else {
-            many = (
-                [[Sixteen([0.0; 16]); PIECE / 16]; BATCH],
-                [[Sixteen([0.0; 16]); ROWS]; PANELS * BATCH],
-            );
-            (&mut many.0, &mut many.1)
-        };
-        let range = tile.out.range();
-        for first_row in range.clone().step_by(PANELS * ROWS) {
-            let block = first_row..(first_row + PANELS * ROWS).min(range.end);
-            for first in (0..tile.tokens).step_by(BATCH) {
-                let tokens = first..(first + BATCH).min(tile.tokens);
-                let chains = &mut chains[..block.len().div_ceil(ROWS) * tokens.len()];
-                let rows = &mut rows[..tokens.len()];
-                products::<F, S>(s, (tile.weights, &block), (x, &tokens), rows, chains);
-                for (i, chains) in chains.chunks_exact(tokens.len()).enumerate() {
-                    let first = block.start + i * ROWS;
-                    let rows = first..(first + ROWS).min(block.end);
-                    write(s, chains, &rows, tokens.start, tile.out);
+            self.fill::<S, 3, 2>(s);
+        }
+    }
+}
+
+impl<F: FloatFormat> Fill<'_, '_, F> {
+    /// `R` rows at a time, times tiles of `T` tokens.
+    #[inline(always)]
+    fn fill<S: Lanes, const R: usize, const T: usize>(self, s: S) {
+        let Self { tile, x, room, .. } = self;
+        let (rows, room) = room.split_at_mut(ROWS);
+        let (chains, activations) = room.split_at_mut(CHAINS);
+        let steps = tile.weights.cols.div_ceil(16);
+        let most = (activations.len() / steps).min(MOST_TOKENS) / T * T;
+        let block = tile.tokens.div_ceil(tile.tokens.div_ceil(most));
+        for first in (0..tile.tokens).step_by(block.next_multiple_of(T)) {
+            let tokens = first..(first + block.next_multiple_of(T)).min(tile.tokens);
+            let cols = tile.weights.cols;
+            let x = &x[tokens.start * cols..tokens.end * cols];
+            arrange::<S, T>(s, x, cols, activations);
+            let block = Block {
+                weights: tile.weights,
+                tokens,
+                activations,
+                spread: tile.tokens <= FEW,
+            };
+            block.products::<F, S, R, T>(s, (rows, chains), tile.out);
+        }
+    }
+}
+
+/// The pieces of rows of `steps` steps, of equal length as far as may be.
+#[inline(always)]
+fn pieces(steps: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = steps.div_ceil(steps.div_ceil(PIECE));
+    (0..steps)
+        .step_by(piece)
+        .map(move |first| first..(first + piece).min(steps))
+}
+
+/// Tiles of at most `most` (a power of two) of `count` tokens: the first token and the tokens.
+#[inline(always)]
+fn tiles(count: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let left = (count - first).min(most);
+        let tile = (first, 1 << left.checked_ilog2()?);
+        first += tile.1;
+        Some(tile)
+    })
+}
+
+/// Brings rows of activations into the order in which they are multiplied, `[pieces][tiles][steps of
+/// the piece][tokens of the tile]`, padded with zeros.
+#[inline(always)]
+fn arrange<S: Lanes, const T: usize>(s: S, x: &[f32], cols: usize, to: &mut [Vector]) {
+    let tokens = x.len() / cols;
+    let mut to = to.iter_mut();
+    for steps in pieces(cols.div_ceil(16)) {
+        for (first, count) in tiles(tokens, T) {
+            for step in steps.clone() {
+                for token in first..first + count {
+                    let x = &x[token * cols..][..cols][16 * step..];
+                    // The same columns of the next tile.
+                    s.prefetch(bytemuck::cast_slice(x), 4 * T * cols);
+                    let x = match x.first_chunk() {
+                        Some(x) => s.load(x),
+                        None => s.load_partial(x),
+                    };
+                    s.store(x, to.next().expect("room for the block's activations"));
                 }
             }
         }
     }
 }
 
-/// The chains of some rows of weights and some tokens, `chains: [panels][tokens]`.
-#[inline(always)]
-fn products<F: FloatFormat, S: Lanes>(
-    s: S,
-    (weights, block): (Weights<'_>, &Range<usize>),
-    (x, tokens): (&[f32], &Range<usize>),
-    rows: &mut [Row],
-    chains: &mut [Chains],
-) {
-    let cols = weights.cols;
-    let mut panel = [[Sixteen([0.0; 16]); PIECE / 16]; ROWS];
-    chains.fill([Sixteen([0.0; 16]); ROWS]);
-    for first in (0..cols).step_by(PIECE) {
-        let columns = first..(first + PIECE).min(cols);
-        for (row, token) in rows.iter_mut().zip(tokens.clone()) {
-            copy(s, &x[token * cols..][columns.clone()], row);
-        }
-        for (i, chains) in chains.chunks_exact_mut(tokens.len()).enumerate() {
-            let first = block.start + i * ROWS;
-            let panel_rows = first..(first + ROWS).min(block.end);
-            widen::<F, S>(s, weights, &panel_rows, &columns, &mut panel);
-            multiply_all(s, &panel, rows, columns.len().div_ceil(16), chains);
-        }
-    }
+/// All rows times a block of tokens.
+struct Block<'a> {
+    weights: Weights<'a>,
+    tokens: Range<usize>,
+    /// See [`arrange`].
+    activations: &'a [Vector],
+    /// Whether rows that are taken together lie far apart.
+    spread: bool,
 }
 
-/// Activations to where their cache lines begin, and zeros after them.
-#[inline(always)]
-fn copy<S: Lanes>(s: S, x: &[f32], to: &mut Row) {
-    let (whole, tail) = x.as_chunks::<16>();
-    for (to, x) in to.iter_mut().zip(whole) {
-        s.store(s.load(x), &mut to.0);
-    }
-    if !tail.is_empty() {
-        s.store(s.load_partial(tail), &mut to[whole.len()].0);
-    }
-}
-
-/// Sums the finished chains of a panel's rows into the rows of the output from `first_token`.
-#[inline(always)]
-fn write<S: Lanes>(
-    s: S,
-    chains: &[Chains],
-    rows: &Range<usize>,
-    first_token: usize,
-    out: &mut ColumnsPart<'_>,
-) {
-    for (i, chains) in chains.iter().enumerate() {
-        let mut vectors = [s.zero(); ROWS];
-        for (vector, chain) in vectors.iter_mut().zip(chains) {
-            *vector = s.load(&chain.0);
-        }
-        let out = out.row(first_token + i, rows.clone());
-        s.store_partial(s.sum_each(vectors), out);
-    }
-}
-
-/// Widens columns `columns` of `rows`, the last row standing in for those that are missing.
-#[inline(always)]
-fn widen<F: FloatFormat, S: Lanes>(
-    s: S,
-    weights: Weights<'_>,
-    rows: &Range<usize>,
-    columns: &Range<usize>,
-    panel: &mut [Row; ROWS],
-) {
-    let bytes = size_of::<F>();
-    for (row, to) in panel.iter_mut().enumerate() {
-        let row = weights.row((rows.start + row).min(rows.end - 1));
-        for line in 0..PIECE * bytes / 64 {
-            s.prefetch(row, (columns.start + PIECE) * bytes + 64 * line);
-        }
-        let present = &row[columns.start * bytes..columns.end * bytes];
-        let whole = present.chunks_exact(16 * bytes);
-        let tail = whole.remainder();
-        for (to, sixteen) in to.iter_mut().zip(whole) {
-            s.store(F::sixteen(s, sixteen), &mut to.0);
-        }
-        if !tail.is_empty() {
-            let mut padded = [0; 64];
-            padded[..tail.len()].copy_from_slice(tail);
-            let sixteen = F::sixteen(s, &padded[..16 * bytes]);
-            s.store(sixteen, &mut to[columns.len() / 16].0);
-        }
-    }
-}
-
-/// One piece of `16 · steps` columns for all tokens of a batch.
-#[inline(always)]
-fn multiply_all<S: Lanes>(
-    s: S,
-    panel: &[Row; ROWS],
-    x: &[Row],
-    steps: usize,
-    chains: &mut [Chains],
-) {
-    let mut done = 0;
-    macro_rules! tokens {
-        ($rows:literal, $tokens:literal) => {
-            while chains.len() - done >= $tokens {
-                let chains = &mut chains[done..done + $tokens];
-                let x = &x[done..done + $tokens];
-                for first in (0..ROWS).step_by($rows) {
-                    let weights = &panel[first..first + $rows];
-                    multiply::<S, $rows, $tokens>(s, (weights, first), x, steps, chains);
+impl<'a> Block<'a> {
+    #[inline(always)]
+    fn products<F: FloatFormat, S: Lanes, const R: usize, const T: usize>(
+        &self,
+        s: S,
+        (rows, chains): (&mut [Vector], &mut [Vector]),
+        out: &mut ColumnsPart<'_>,
+    ) {
+        let (tokens, range) = (self.tokens.len(), out.range());
+        let (all, steps) = (&mut chains[..R * tokens], self.weights.cols.div_ceil(16));
+        let groups = range.len().div_ceil(R);
+        for group in 0..groups {
+            let columns = self.columns::<R>(&range, group);
+            let next = self.columns::<R>(&range, (group + 1).min(groups - 1));
+            for piece in pieces(steps) {
+                self.widen::<F, S, R>(s, columns, &piece, rows);
+                let (x, weights) = (
+                    &self.activations[piece.start * tokens..piece.end * tokens],
+                    &rows[..R * piece.len()],
+                );
+                for (i, (token, count)) in tiles(tokens, T).enumerate() {
+                    let x = &x[token * piece.len()..][..count * piece.len()];
+                    let chains = &mut all[R * token..][..R * count];
+                    // A row's part of what is widened next, if there are so many tiles.
+                    let row = i.min(R - 1);
+                    let ahead = if piece.end < steps {
+                        self.from::<F>(columns[row], piece.end)
+                    } else {
+                        self.from::<F>(next[row], 0)
+                    };
+                    let ahead = (ahead, 16 * size_of::<F>());
+                    let first = piece.start == 0;
+                    match count {
+                        4 if T >= 4 => multiply::<S, R, 4>(s, weights, x, ahead, (first, chains)),
+                        2 => multiply::<S, R, 2>(s, weights, x, ahead, (first, chains)),
+                        1 => multiply::<S, R, 1>(s, weights, x, ahead, (first, chains)),
+                        _ => unreachable!("tiles of at most T tokens"),
+                    }
+                    let end = token + count;
+                    if piece.end == steps && (end.is_multiple_of(TOGETHER) || end == tokens) {
+                        let first = (end - 1) / TOGETHER * TOGETHER;
+                        self.write::<S, R>(s, (first, &all[R * first..R * end]), columns, out);
+                    }
                 }
-                done += $tokens;
             }
-        };
+        }
     }
-    if S::WIDE {
-        tokens!(4, 6);
-    } else {
-        tokens!(2, 3);
+
+    /// The rows of a group, the last of `range` standing in for those that are missing.
+    #[inline(always)]
+    fn columns<const R: usize>(&self, range: &Range<usize>, group: usize) -> [usize; R] {
+        let groups = range.len().div_ceil(R);
+        let mut columns = [range.end - 1; R];
+        for r in 0..R {
+            let i = if self.spread {
+                r * groups + group
+            } else {
+                group * R + r
+            };
+            columns[r] = (range.start + i).min(range.end - 1);
+        }
+        columns
     }
-    tokens!(4, 1);
+
+    /// A row's bytes from a step on.
+    #[inline(always)]
+    fn from<F: FloatFormat>(&self, row: usize, step: usize) -> &'a [u8] {
+        &self.weights.row(row)[16 * step * size_of::<F>()..]
+    }
+
+    /// Widens a piece of some rows, `[steps][R]`, padded with zeros.
+    #[inline(always)]
+    fn widen<F: FloatFormat, S: Lanes, const R: usize>(
+        &self,
+        s: S,
+        rows: [usize; R],
+        piece: &Range<usize>,
+        to: &mut [Vector],
+    ) {
+        let bytes = 16 * size_of::<F>();
+        let mut present = [&[] as &[u8]; R];
+        for r in 0..R {
+            present[r] = self.from::<F>(rows[r], piece.start);
+        }
+        let (to, _) = to.as_chunks_mut::<R>();
+        let whole = piece.len().min(present[0].len() / bytes);
+        for (i, to) in to[..whole].iter_mut().enumerate() {
+            for r in 0..R {
+                let sixteen = &present[r][i * bytes..][..bytes];
+                prefetch(s, sixteen);
+                s.store(F::sixteen(s, sixteen), &mut to[r]);
+            }
+        }
+        if whole < piece.len() {
+            for r in 0..R {
+                let mut padded = [0; 64];
+                let tail = &present[r][whole * bytes..];
+                padded[..tail.len()].copy_from_slice(tail);
+                s.store(F::sixteen(s, &padded[..bytes]), &mut to[whole][r]);
+            }
+        }
+    }
+
+    /// Sums the finished chains, `[tokens][R]`, of at most [`TOGETHER`] tokens from `first` of the
+    /// block on, into the output.
+    #[inline(always)]
+    fn write<S: Lanes, const R: usize>(
+        &self,
+        s: S,
+        (first, chains): (usize, &[Vector]),
+        columns: [usize; R],
+        out: &mut ColumnsPart<'_>,
+    ) {
+        let mut sums = [[0.0; R]; TOGETHER];
+        let all = sums.as_flattened_mut().as_chunks_mut().0;
+        for (sums, chains) in all.iter_mut().zip(chains.chunks(16)) {
+            let mut vectors = [s.zero(); 16];
+            for (vector, chain) in vectors.iter_mut().zip(chains) {
+                *vector = s.load(chain);
+            }
+            s.store(s.sum_each(vectors), sums);
+        }
+        let neighbours = columns[0]..columns[0] + R;
+        let are_neighbours = columns[R - 1] == columns[0] + R - 1;
+        for (i, sums) in sums[..chains.len() / R].iter().enumerate() {
+            let token = self.tokens.start + first + i;
+            if are_neighbours {
+                let to = out.row(token, neighbours.clone());
+                to.as_chunks_mut().0[0] = *sums;
+            } else {
+                for (column, sum) in columns.iter().zip(sums) {
+                    out.row(token, *column..*column + 1)[0] = *sum;
+                }
+            }
+        }
+    }
 }
 
-/// `R` rows, from row `first` of their panel, times `T` tokens.
+/// A piece of `R` rows times a tile of `T` tokens, whose chains begin, or go on, in `chains: [T][R]`.
+/// A stride of the bytes `ahead` is asked for at each step.
 #[inline(always)]
 fn multiply<S: Lanes, const R: usize, const T: usize>(
     s: S,
-    (weights, first): (&[Row], usize),
-    x: &[Row],
-    steps: usize,
-    chains: &mut [Chains],
+    weights: &[Vector],
+    x: &[Vector],
+    (ahead, stride): (&[u8], usize),
+    (first, chains): (bool, &mut [Vector]),
 ) {
-    assert!(
-        weights.len() == R && x.len() == T && chains.len() == T && steps <= PIECE / 16,
-        "R rows and T tokens of a piece"
-    );
+    let (chains, _) = chains.as_chunks_mut::<R>();
     let mut acc = [[s.zero(); R]; T];
-    for t in 0..T {
-        for r in 0..R {
-            acc[t][r] = s.load(&chains[t][first + r].0);
+    if !first {
+        for t in 0..T {
+            for r in 0..R {
+                acc[t][r] = s.load(&chains[t][r]);
+            }
         }
     }
-    for k in 0..steps {
-        let mut w = [s.zero(); R];
-        for r in 0..R {
-            w[r] = s.load(&weights[r][k].0);
-        }
+    let steps = weights.as_chunks::<R>().0.iter().zip(x.as_chunks::<T>().0);
+    for (k, (weights, tokens)) in steps.enumerate() {
+        s.prefetch_far(ahead, stride * k);
+        let mut x = [s.zero(); T];
         for t in 0..T {
-            let x = s.load(&x[t][k].0);
-            for r in 0..R {
-                acc[t][r] = s.fma(w[r], x, acc[t][r]);
+            s.prefetch(bytemuck::cast_slice(&tokens[t]), 64 * AHEAD);
+            x[t] = s.load(&tokens[t]);
+        }
+        for r in 0..R {
+            let w = s.load(&weights[r]);
+            for t in 0..T {
+                acc[t][r] = s.fma(w, x[t], acc[t][r]);
             }
         }
     }
     for t in 0..T {
         for r in 0..R {
-            s.store(acc[t][r], &mut chains[t][first + r].0);
+            s.store(acc[t][r], &mut chains[t][r]);
         }
     }
 }

@@ -57,6 +57,9 @@ pub(crate) trait Lanes: IntSimd {
     /// The larger of two numbers that are not NaN.
     fn max_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
 
+    /// As [`super::Simd::prefetch`], but no nearer than the second cache.
+    fn prefetch_far(self, bytes: &[u8], ahead: usize);
+
     /// The canonical sums of sixteen vectors, see [`super::tree_sum`].
     fn sum_each(self, x: [Self::F32; 16]) -> Self::F32;
 

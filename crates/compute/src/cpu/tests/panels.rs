@@ -7,7 +7,7 @@ fn widths() -> Vec<(Format, Vec<usize>)> {
     Format::ALL
         .into_iter()
         .map(|format| match format.block_weights() {
-            1 => (format, vec![16, 49, 256]),
+            1 => (format, vec![16, 49, 256, 1049]),
             32 => (format, vec![32, 256, 416, 544]),
             _ => (format, vec![256, 768]),
         })

@@ -159,6 +159,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_far(self, bytes: &[u8], ahead: usize) {
+        // SAFETY: a prefetch is a hint: no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(ahead).cast()) };
+    }
+
+    #[inline(always)]
     fn sum_each(self, x: [[__m256; 2]; 16]) -> [__m256; 2] {
         let mut sums = [x[0][0]; 4];
         for (sums, x) in sums.iter_mut().zip(x.as_chunks::<4>().0) {
