@@ -10,13 +10,12 @@ use std::ops::Range;
 
 use crate::kernels::matmul::{FLOAT_ROOM, Vector};
 use crate::kernels::quantized::{Group, QuantizedRows};
-use crate::kernels::{attention, elementwise, norm};
+use crate::kernels::{attention, elementwise, embed, norm};
 use crate::memory::Memory;
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
     Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, Format, Isa,
     KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing, WeightBytes,
-    quant,
 };
 
 pub use experts::Routes;
@@ -181,15 +180,13 @@ impl Backend for Cpu {
     fn embed(&mut self, table: &Matrix, ids: &[u32], scale: f32, out: &mut Buffer) {
         assert_eq!(table.cols, out.width, "an embedding fills a row");
         out.set_tokens(ids.len());
-        let bytes = table.format.row_bytes(table.cols);
+        let (isa, bytes) = (self.isa, table.format.row_bytes(table.cols));
         self.each_rows(out, |rows, data| {
             for (id, row) in ids[rows].iter().zip(data.chunks_exact_mut(table.cols)) {
                 let id = *id as usize;
                 assert!(id < table.rows, "token {id} of {}", table.rows);
-                quant::dequantize(table.format, &table.bytes[id * bytes..][..bytes], row);
-                for x in row {
-                    *x *= scale;
-                }
+                let stored = &table.bytes[id * bytes..][..bytes];
+                embed::embed(isa, table.format, stored, scale, row);
             }
         });
     }

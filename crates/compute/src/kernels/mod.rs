@@ -9,6 +9,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
+pub(crate) mod embed;
 pub(crate) mod experts;
 pub(crate) mod kv;
 pub(crate) mod math;
