@@ -266,7 +266,10 @@ impl<'a> Block<'a> {
             s.store(s.sum_each(vectors), sums);
         }
         let neighbours = columns[0]..columns[0] + R;
-        let are_neighbours = columns[R - 1] == columns[0] + R - 1;
+        let mut are_neighbours = true;
+        for r in 0..R {
+            are_neighbours &= columns[r] == columns[0] + r;
+        }
         for (i, sums) in sums[..chains.len() / R].iter().enumerate() {
             let token = self.tokens.start + first + i;
             if are_neighbours {
