@@ -8,8 +8,8 @@
 #[path = "support/tiny.rs"]
 mod tiny;
 
-use redline_compute::{Cpu, Isa};
-use redline_model::{Forward, LogitRows, SequenceStep, StepPlan, logits_hash};
+use redline_compute::{Cpu, Isa, KvFormat};
+use redline_model::{Forward, LoadOptions, LogitRows, SequenceStep, StepPlan, logits_hash};
 use tiny::{
     GEMMA3, LLAMA, MISTRAL, PHI3, QWEN2, Shape, TinyModel, VOCAB, load, pages, run, tokens,
 };
@@ -37,27 +37,35 @@ fn chunks_instruction_sets_and_threads_make_no_difference() {
     let pages = pages(0..5);
     for shape in SHAPES {
         let file = TinyModel::new(shape).file();
-        let mut expected: Option<Vec<f32>> = None;
-        let mut runs = vec![(Isa::detect(), 1, 1), (Isa::detect(), 2, 512)];
-        for isa in Isa::available() {
-            runs.extend([(isa, 1, 64), (isa, 2, 7)]);
-        }
-        for (isa, threads, chunk) in runs {
-            let backend = Cpu::new(isa, threads);
-            let mut model = tiny::load_on(&file, backend, &tiny::options()).unwrap();
-            let logits = run(&mut model, &tokens, &pages, chunk);
-            assert!(logits.iter().all(|logit| logit.is_finite()));
-            let what = format!(
-                "{} {isa}, {threads} threads, chunks of {chunk}",
-                shape.architecture
-            );
-            println!("{what}: {:016x}", logits_hash(&logits));
-            same(
-                &logits,
-                expected.get_or_insert_with(|| logits.clone()),
-                &what,
-            );
-        }
+        let of_format = KvFormat::ALL.map(|kv_format| {
+            let options = LoadOptions {
+                kv_format,
+                ..tiny::options()
+            };
+            let mut expected: Option<Vec<f32>> = None;
+            let mut runs = vec![(Isa::detect(), 1, 1), (Isa::detect(), 2, 512)];
+            for isa in Isa::available() {
+                runs.extend([(isa, 1, 64), (isa, 2, 7)]);
+            }
+            for (isa, threads, chunk) in runs {
+                let backend = Cpu::new(isa, threads);
+                let mut model = tiny::load_on(&file, backend, &options).unwrap();
+                let logits = run(&mut model, &tokens, &pages, chunk);
+                assert!(logits.iter().all(|logit| logit.is_finite()));
+                let what = format!(
+                    "{} {isa}, {threads} threads, chunks of {chunk}, {kv_format}",
+                    shape.architecture
+                );
+                println!("{what}: {:016x}", logits_hash(&logits));
+                same(
+                    &logits,
+                    expected.get_or_insert_with(|| logits.clone()),
+                    &what,
+                );
+            }
+            logits_hash(&expected.unwrap())
+        });
+        assert_ne!(of_format[0], of_format[1], "{}", shape.architecture);
     }
 }
 
