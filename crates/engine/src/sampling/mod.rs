@@ -12,4 +12,4 @@ mod sampler;
 
 pub use params::SamplingParams;
 pub use random::draw_unit;
-pub use sampler::{Sampled, Sampler, SamplingError};
+pub use sampler::{Sampled, Sampler, SamplingError, log_probability};

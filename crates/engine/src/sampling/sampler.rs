@@ -122,11 +122,9 @@ impl Sampler {
             self.draw(position)
         };
         let id = id.ok_or(SamplingError::NoToken)?;
-        let logprob = want_logprob.then(|| log_probability(logits, id));
-        Ok(Sampled {
-            id: TokenId(id),
-            logprob,
-        })
+        let id = TokenId(id);
+        let logprob = want_logprob.then(|| log_probability(logits, id) as f32);
+        Ok(Sampled { id, logprob })
     }
 
     /// Bias, then repetition, then presence and frequency penalties.
@@ -169,12 +167,17 @@ fn likeliest(logits: &[f32]) -> Option<u32> {
     (largest > f32::NEG_INFINITY).then_some(id as u32)
 }
 
-/// `logit[id] − ln Σ exp(logit)`, in F64.
-fn log_probability(logits: &[f32], id: u32) -> f32 {
+/// Natural logarithm of the probability of `id` under `logits` (`[vocab]`): `logit[id] − ln Σ exp(logit)`,
+/// summed in F64. Not finite if a logit is NaN or +∞, or that of `id` is −∞.
+///
+/// # Panics
+/// If there is no logit of `id`.
+#[must_use]
+pub fn log_probability(logits: &[f32], id: TokenId) -> f64 {
     let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = logits
         .iter()
         .map(|&logit| libm::exp(f64::from(logit) - largest))
         .sum();
-    (f64::from(logits[id as usize]) - largest - libm::log(sum)) as f32
+    f64::from(logits[id.0 as usize]) - largest - libm::log(sum)
 }
