@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Tokenize(commands::tokenize::Args),
     /// Compute the logits of token ids, and the hash of their bits
     Logits(commands::logits::Args),
+    /// Measure how well a model predicts a text
+    Perplexity(commands::perplexity::Args),
     /// Measure load, prefill and decode against the machine's limits
     Bench(commands::bench::Args),
     /// One launch of `bench`

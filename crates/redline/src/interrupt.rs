@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use redline_model::Observer;
 
 /// Exit code of a process ended by an interrupt, as shells count it (128 + SIGINT).
 const INTERRUPTED: i32 = 130;
@@ -42,5 +43,11 @@ impl Interrupt {
     /// Forgets a stop that has been obeyed.
     pub(crate) fn clear(&self) {
         self.asked.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Observer for Interrupt {
+    fn cancelled(&mut self) -> bool {
+        self.asked()
     }
 }

@@ -10,10 +10,19 @@ use crate::{output, units};
 /// Below this, nothing is told to a log.
 const WORTH_TELLING_BYTES: u64 = 16 << 20;
 
-/// One piece of work with a size in bytes.
+/// What work is counted in.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    Bytes,
+    /// Things of this name, in the plural.
+    Things(&'static str),
+}
+
+/// One piece of work with a size.
 #[derive(Debug)]
 pub(crate) struct Progress {
     label: String,
+    unit: Unit,
     total: Option<u64>,
     bar: Option<ProgressBar>,
     quarters_told: u64,
@@ -22,9 +31,19 @@ pub(crate) struct Progress {
 impl Progress {
     /// Starts showing `label`; without a total, a spinner with the bytes so far.
     pub(crate) fn bytes(label: &str, total: Option<u64>) -> Self {
-        let bar = output::stderr_is_terminal().then(|| terminal_bar(label, total));
+        Self::new(label, Unit::Bytes, total)
+    }
+
+    /// Starts showing `label` over `total` things called `name`, each of which takes a while.
+    pub(crate) fn things(label: &str, name: &'static str, total: usize) -> Self {
+        Self::new(label, Unit::Things(name), Some(total as u64))
+    }
+
+    fn new(label: &str, unit: Unit, total: Option<u64>) -> Self {
+        let bar = output::stderr_is_terminal().then(|| terminal_bar(label, unit, total));
         let progress = Self {
             label: label.to_owned(),
+            unit,
             total,
             bar,
             quarters_told: 0,
@@ -33,7 +52,15 @@ impl Progress {
         progress
     }
 
-    /// `done` bytes are there.
+    /// Shows `label` from now on.
+    pub(crate) fn relabel(&mut self, label: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(output::printable(&label));
+        }
+        self.label = label;
+    }
+
+    /// So many bytes or things are done.
     pub(crate) fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -57,21 +84,26 @@ impl Progress {
     }
 
     fn tell(&self, done: u64, quarter: u64) {
-        // What is done in a moment is not worth a line.
-        if self.bar.is_some() || self.total.is_some_and(|total| total < WORTH_TELLING_BYTES) {
+        if self.bar.is_some() {
             return;
         }
         let mut line = format!("{}: {} %", self.label, quarter * 25);
-        if let Some(total) = self.total {
-            let _ = write!(line, " ({} of {})", units::bytes(done), units::bytes(total));
-        }
+        let _ = match (self.unit, self.total) {
+            // What is done in a moment is not worth a line.
+            (Unit::Bytes, Some(total)) if total < WORTH_TELLING_BYTES => return,
+            (Unit::Bytes, Some(total)) => {
+                write!(line, " ({} of {})", units::bytes(done), units::bytes(total))
+            }
+            (Unit::Things(name), Some(total)) => write!(line, " ({done} of {total} {name})"),
+            (_, None) => Ok(()),
+        };
         output::note(&line);
     }
 }
 
-fn terminal_bar(label: &str, total: Option<u64>) -> ProgressBar {
+fn terminal_bar(label: &str, unit: Unit, total: Option<u64>) -> ProgressBar {
     let bar = match total {
-        Some(total) => ProgressBar::new(total).with_style(bar_style()),
+        Some(total) => ProgressBar::new(total).with_style(bar_style(unit)),
         None => ProgressBar::new_spinner().with_style(
             ProgressStyle::with_template("{spinner} {msg} {binary_bytes} {binary_bytes_per_sec}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
@@ -82,9 +114,16 @@ fn terminal_bar(label: &str, total: Option<u64>) -> ProgressBar {
     bar.with_message(output::printable(label))
 }
 
-fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template(
-        "{msg} {percent:>3} % [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+fn bar_style(unit: Unit) -> ProgressStyle {
+    let amount = match unit {
+        Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
+        Unit::Things(_) => "{pos}/{len}",
+    };
+    ProgressStyle::with_template(&format!(
+        "{{msg}} {{percent:>3}} % [{{bar:24}}] {amount} {{eta}}"
+    ))
+    .map_or_else(
+        |_| ProgressStyle::default_bar(),
+        |style| style.progress_chars("=> "),
     )
-    .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("=> "))
 }

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod inspect;
 pub(crate) mod limits;
 pub(crate) mod logits;
+pub(crate) mod perplexity;
 pub(crate) mod pull;
 mod repl;
 pub(crate) mod run;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Tokenize(args) => tokenize::run(&args, &context),
         Command::Logits(args) => logits::run(&args, &context),
+        Command::Perplexity(args) => perplexity::run(&args, &context),
         Command::Bench(args) => bench::run(&args, &context),
         Command::BenchWorker(args) => crate::bench::worker::run(&args, &context),
         Command::Limits(args) => limits::run(&args, &context),
@@ -69,6 +71,7 @@ fn compute_flags(command: Option<&Command>) -> Compute {
             ..Compute::default()
         },
         Some(Command::Logits(args)) => args.compute.clone(),
+        Some(Command::Perplexity(args)) => args.compute.clone(),
         Some(Command::Bench(args)) => args.compute.clone(),
         Some(Command::BenchWorker(args)) => args.compute.clone(),
         _ => Compute::default(),

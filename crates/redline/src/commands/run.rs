@@ -1,6 +1,6 @@
 //! `redline run`: generate text, once or in a chat.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use redline_gguf::{Gguf, TokenId};
@@ -13,9 +13,9 @@ use crate::commands::Context;
 use crate::failure::Usage;
 use crate::generate::{Answer, Generation, Generator};
 use crate::models::{self, Resolved};
-use crate::output;
 use crate::prompt::{Conversation, Form};
 use crate::session::{self, Computing};
+use crate::{input, output};
 
 /// Flags of `run`.
 #[derive(Debug, clap::Args)]
@@ -130,15 +130,9 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// What is piped in, without the line feed that ends it.
+/// What is piped in.
 fn piped_prompt() -> anyhow::Result<String> {
-    let mut prompt = String::new();
-    std::io::stdin()
-        .read_to_string(&mut prompt)
-        .context("cannot read the prompt from stdin")?;
-    if prompt.ends_with('\n') {
-        prompt.pop();
-    }
+    let prompt = input::stdin().context("cannot read the prompt from stdin")?;
     if prompt.is_empty() {
         return Err(Usage("no prompt: none is given and stdin is empty".into()).into());
     }

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod generate;
 mod models;
+mod perplexity;
 mod pull_http;
 mod pull_pypi;
 mod server;

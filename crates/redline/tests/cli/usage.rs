@@ -19,11 +19,12 @@ fn models_that_are_none() {
     let empty = file("empty.gguf", b"");
     let magic = file("magic.gguf", b"GGUF");
     let folder_name = folder.path().to_str().unwrap();
-    for verb in ["inspect", "tokenize", "run", "logits"] {
+    for verb in ["inspect", "tokenize", "run", "logits", "perplexity"] {
         let fails = |model: &str, code: i32, expected: &[&str]| {
             let rest: &[&str] = match verb {
                 "inspect" => &[],
                 "logits" => &["--ids", "1"],
+                "perplexity" => &["-"],
                 _ => &["some text"],
             };
             redline(&[&[verb, model], rest].concat()).fails(code, expected);
@@ -65,6 +66,9 @@ fn flags_that_make_no_sense() {
         &["logits", TINY, "--ids", "1,x"],
         &["logits", TINY, "--ids", "1", "-o", "logits.txt"],
         &["logits", TINY, "--ids", "1", "-o", "npy", "--json"],
+        &["perplexity", TINY, "-", "-c", "2"],
+        &["perplexity", TINY, "-", "-c", "513"],
+        &["perplexity", TINY, "-", "--chunks", "0"],
         &["bench", TINY, "-r", "0"],
         &["bench", TINY, "-p", "100000"],
         &["pull", "no-such-model"],
