@@ -55,36 +55,35 @@ fn every_figure_has_its_context() {
     assert!(results[1]["bytes_per_step"].as_f64().unwrap() > 0.0);
 }
 
+/// The outputs' hashes of one launch on the small model.
+fn hashes(flags: &[&str]) -> Vec<String> {
+    let path = redline(&["synth", "tiny-llama"]).stdout;
+    let mut worker = program(shared_cache());
+    let outcome = finish(worker.arg("bench-worker").args(flags).arg(path.trim()));
+    let last = outcome.stdout.lines().last().unwrap();
+    let json: serde_json::Value = serde_json::from_str(last).unwrap();
+    let runs = json["Launch"]["runs"].as_array().unwrap().iter();
+    runs.map(|run| run["rounds"][0]["hash"].to_string())
+        .collect()
+}
+
+#[test]
+fn what_is_at_a_depth_is_the_end_of_a_longer_prompt() {
+    let [whole, _, short, prompt, step, deep] = &*hashes(&["-p", "71,1", "-n", "1", "-d", "0,70"])
+    else {
+        panic!("six tests");
+    };
+    assert_eq!((prompt, deep), (whole, whole));
+    assert_eq!(short, step);
+    assert_ne!(short, whole);
+}
+
 #[test]
 fn the_hash_is_that_of_the_model_and_not_of_the_way() {
-    let hashes = |how: &[&str]| {
-        let worker = [
-            "bench-worker",
-            "-p",
-            "16",
-            "-n",
-            "8",
-            "-d",
-            "0,70",
-            "-b",
-            "3",
-        ];
-        let path = redline(&["synth", "tiny-llama"]).stdout;
-        let outcome = finish(
-            program(shared_cache())
-                .args(worker)
-                .args(how)
-                .arg(path.trim()),
-        );
-        let last = outcome.stdout.lines().last().unwrap();
-        let json: serde_json::Value = serde_json::from_str(last).unwrap();
-        let runs = json["Launch"]["runs"].as_array().unwrap().clone();
-        runs.iter()
-            .map(|run| run["rounds"][0]["hash"].clone())
-            .collect::<Vec<_>>()
-    };
+    let tests = ["-p", "16", "-n", "8", "-d", "0,70", "-b", "3"];
+    let hashes = |how: &[&str]| hashes(&[&tests, how].concat());
     let plain = hashes(&[]);
-    let distinct: std::collections::BTreeSet<_> = plain.iter().map(ToString::to_string).collect();
+    let distinct: std::collections::BTreeSet<_> = plain.iter().collect();
     assert_eq!((plain.len(), distinct.len()), (5, 5));
     for how in [["--isa", "scalar"], ["--threads", "1"], ["--chunk", "3"]] {
         assert_eq!(hashes(&how), plain, "{how:?}");
