@@ -2,8 +2,10 @@
 //!
 //! `conformance/<model>.gguf` holds what `xtask/golden/conformance.py` computed of the texts beside
 //! it, `<model>.json` from what and how: the exact logits, by transformers in F32 on the dequantised
-//! weights, and llama.cpp's for the same file. The texts are public domain, a novel of 1851 and
-//! two addresses to Congress of 1826 and 1848, cut out by a rule fixed before any engine had seen them.
+//! weights, and llama.cpp's for the same file. The novel of 1851 and the two addresses to Congress
+//! of 1826 and 1848 are public domain, cut out by a rule fixed before any engine had seen them.
+//! `tale` and `prose` were written for these tests: a folk tale with its repetitions, and something
+//! harder to predict.
 //!
 //! Two things can be wrong, and each has its test:
 //!
@@ -14,8 +16,13 @@
 //!   from the exact logits, and ours may not cost more than llama.cpp's do, beyond what chance
 //!   explains over these positions.
 //!
-//! Agreement with llama.cpp is no criterion of its own: it has rounding errors like ours, and the
-//! exact logits themselves share its likeliest id at 95 to 96 % of the positions only.
+//! A third test asks for plain agreement with llama.cpp, on `tale` and `prose`, whose noise is
+//! known. Rounding alone changes the likeliest id where two are almost as likely, and llama.cpp
+//! disagrees with itself when it computes the same tokens one by one: on `tale` at less than 2 % of
+//! the positions, so 97 % can be asked for, on `prose` at 3 to 4 %. Divergence sees more than
+//! agreement does, so it may not be much above llama.cpp's from itself either. On the texts chosen
+//! by rule agreement is no criterion: there the exact logits themselves share llama.cpp's likeliest
+//! id at 94 to 97 % of the positions only.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -33,6 +40,8 @@ use redline_tokenizer::{EncodeOptions, Tokenizer};
 use support::{Setting, dequantise, floats, ids, teacher_force, teacher_force_rows};
 
 const TEXTS: [&str; 4] = ["novel-1", "novel-2", "speech-1", "speech-2"];
+/// The texts whose noise is low, and the least share of positions with llama.cpp's likeliest id.
+const AGREEMENT: [(&str, f64); 2] = [("tale", 0.97), ("prose", 0.93)];
 /// Longer than Gemma's window; its reference has every sixteenth position.
 const LONG: &str = "novel-long";
 const STRIDE: usize = 16;
@@ -44,6 +53,8 @@ const BLOCK: usize = 64;
 const ERRORS: f64 = 3.0;
 /// Largest mean divergence from llama.cpp, in nats.
 const LLAMA_KL: f64 = 0.02;
+/// Largest mean divergence from llama.cpp, in multiples of llama.cpp's from itself.
+const NOISE_MULTIPLE: f64 = 1.5;
 
 /// Log-probabilities of some ids at each position, and of all others together.
 struct Distribution {
@@ -241,6 +252,57 @@ fn check_arithmetic(name: &str, file: &str) {
     assert!(apart <= LLAMA_KL, "{name}: KL {apart} from llama.cpp");
 }
 
+/// Mean divergence over the whole vocabulary of one run of llama.cpp's from another, or from the
+/// exact logits, as `pair` says.
+fn whole_kl(name: &str, text: &str, pair: &str) -> f64 {
+    let provenance = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&provenance).unwrap();
+    provenance["whole_vocabulary"][text][pair]["kl_mean"]
+        .as_f64()
+        .unwrap()
+}
+
+/// The model as it is against llama.cpp.
+fn check_agreement(name: &str, file: &str) {
+    let Some(model) = redline_testkit::cached(file) else {
+        return;
+    };
+    let known = open(name);
+    let known = known.gguf().unwrap();
+    for (text, least) in AGREEMENT {
+        let reference = Reference::read(&known, text);
+        let of_llama = Distribution::read(&known, &format!("{text}.llama"));
+        let llama_best = ids(&known, &format!("{text}.llama_best"));
+        let (mut agreed, mut apart, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        teacher_force(&model, &reference.tokens, setting(64), &mut |at, logits| {
+            let truth = reference.row(&reference.exact, at);
+            let llama = reference.row(&of_llama, at);
+            agreed.push(f64::from(u8::from(argmax(logits) == llama_best[at])));
+            apart.push(kl(&llama, &reference.row_of(logits, at)));
+            theirs.push(kl(&truth, &llama));
+        });
+        let (agreement, apart) = (mean(&agreed), mean(&apart));
+        // The kept ids see less than all do, and the noise is known of all.
+        let seen = mean(&theirs) / whole_kl(name, text, "llama_from_exact");
+        let noise = seen.min(1.0) * whole_kl(name, text, "one_by_one_from_llama");
+        println!(
+            "{name}, {text}: {} positions; llama.cpp's likeliest id {:.2} %, KL {apart:.5} from \
+             it, {noise:.5} from itself",
+            agreed.len(),
+            100.0 * agreement
+        );
+        assert!(agreed.len() >= 500, "{name}, {text}");
+        assert!(
+            apart <= LLAMA_KL.min(NOISE_MULTIPLE * noise),
+            "{name}, {text}: KL {apart} from llama.cpp, which is {noise} from itself"
+        );
+        assert!(
+            agreement >= least,
+            "{name}, {text}: llama.cpp's likeliest id at {agreement}, expected at least {least}"
+        );
+    }
+}
+
 /// llama.cpp's tokenizer and ours see the same ids in the texts.
 fn check_ids(name: &str, file: &str) {
     let Some(model) = redline_testkit::cached(file) else {
@@ -253,7 +315,8 @@ fn check_ids(name: &str, file: &str) {
         parse_special: false,
     };
     let known = open(name);
-    for text in TEXTS.into_iter().chain([LONG]) {
+    let agreement = AGREEMENT.map(|(text, _)| text);
+    for text in TEXTS.into_iter().chain(agreement).chain([LONG]) {
         let words = std::fs::read_to_string(folder().join(format!("{text}.txt"))).unwrap();
         let found = tokenizer.encode(&words, options).unwrap();
         let expected = ids(&known.gguf().unwrap(), &format!("{text}.tokens"));
@@ -279,6 +342,16 @@ fn smollm2_is_as_near_as_llama_cpp() {
 #[test]
 fn gemma3_is_as_near_as_llama_cpp() {
     check_arithmetic("gemma3-270m", redline_testkit::GEMMA3);
+}
+
+#[test]
+fn smollm2_agrees_with_llama_cpp() {
+    check_agreement("smollm2-135m", redline_testkit::SMOLLM2);
+}
+
+#[test]
+fn gemma3_agrees_with_llama_cpp() {
+    check_agreement("gemma3-270m", redline_testkit::GEMMA3);
 }
 
 #[test]
