@@ -71,7 +71,7 @@ impl QuantizedRows {
     /// Makes room for `max_rows` rows of `cols` values.
     pub(crate) fn reserve(&mut self, max_rows: usize, cols: usize) {
         fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve(capacity.saturating_sub(data.len()));
+            data.reserve_exact(capacity.saturating_sub(data.len()));
         }
         let max_values = max_rows * cols;
         grow(&mut self.q, max_values);
@@ -240,6 +240,16 @@ mod tests {
         ) {
             check(&x);
         }
+    }
+
+    #[test]
+    fn there_is_room_for_the_largest_input_and_no_more() {
+        let mut rows = QuantizedRows::with_capacity(Group::Small, 0);
+        for columns in [512, 768, 256] {
+            rows.reserve(10, columns);
+        }
+        assert_eq!(rows.q.capacity(), 10 * 768);
+        assert_eq!(rows.scales.capacity(), 10 * 768 / 32);
     }
 
     #[test]

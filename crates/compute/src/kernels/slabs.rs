@@ -58,7 +58,7 @@ impl Slabs {
     /// Makes room for `tokens` rows of `cols` values.
     pub(crate) fn reserve(&mut self, tokens: usize, cols: usize) {
         fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve(capacity.saturating_sub(data.len()));
+            data.reserve_exact(capacity.saturating_sub(data.len()));
         }
         let slabs = tokens.div_ceil(TOKENS);
         grow(&mut self.q, slabs * cols / 4);

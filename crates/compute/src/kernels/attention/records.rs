@@ -24,7 +24,7 @@ impl Records {
     /// Makes room for rows of `chunks` chunks.
     pub(super) fn reserve(&mut self, vectors: usize, chunks: usize) {
         fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve(capacity.saturating_sub(data.len()));
+            data.reserve_exact(capacity.saturating_sub(data.len()));
         }
         self.clear();
         grow(&mut self.units, 2 * chunks);
