@@ -29,15 +29,6 @@ impl Avx2 {
     }
 }
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read or written.
-        unsafe { $call }
-    };
-}
-
 /// Lanes 0..8 and 8..16.
 type Pair = [__m256; 2];
 

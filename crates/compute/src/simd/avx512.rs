@@ -38,15 +38,6 @@ impl Avx512 {
     }
 }
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read or written.
-        unsafe { $call }
-    };
-}
-
 impl Simd for Avx512 {
     type F32 = __m512;
     const QUERIES: usize = 4;

@@ -4,15 +4,6 @@ use std::arch::x86_64::*;
 
 use super::{Avx2, Avx512, Simd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: every token that implements `IntSimd` proves AVX2, FMA and F16C, and `Avx512`
-        // also proves AVX-512 VL and VNNI; pointers come from references to exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 /// Integer dot products over 32 bytes, for tokens that prove at least AVX2, FMA and F16C.
 pub(crate) trait IntSimd: Simd {
     /// Adds to lane `i` the products of bytes `4i..4i+4`: `u` unsigned and at most 128, `x` signed

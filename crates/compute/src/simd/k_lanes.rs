@@ -11,15 +11,6 @@ use std::arch::x86_64::*;
 
 use super::IntSimd;
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 /// The insides of K-format blocks.
 pub(crate) trait KLanes<const N: usize>: IntSimd {
     /// Bytes of integers, or sums.

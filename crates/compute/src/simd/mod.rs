@@ -12,6 +12,17 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// One operation under a token's proof.
+#[cfg(target_arch = "x86_64")]
+macro_rules! op {
+    ($call:expr) => {
+        // SAFETY: the token at hand proves the instructions (that of an `IntSimd` AVX2, FMA and F16C,
+        // and `Avx512` also AVX-512 VL and VNNI); pointers come from references to exactly the
+        // bytes read or written.
+        unsafe { $call }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

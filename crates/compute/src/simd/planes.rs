@@ -8,15 +8,6 @@ use std::arch::x86_64::*;
 
 use super::{Avx512, Sixteen};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read or written.
-        unsafe { $call }
-    };
-}
-
 /// Multiples of 0 to 15 by 0 to 7.
 static MULTIPLES: [[u8; 16]; 8] = {
     let mut table = [[0; 16]; 8];

@@ -5,15 +5,6 @@ use std::arch::x86_64::*;
 
 use super::{Avx512, Quad, Sixteen};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 /// Four consecutive bytes of each of sixteen rows.
 pub(crate) type Quads = __m512i;
 

@@ -5,15 +5,6 @@ use std::arch::x86_64::*;
 use super::BlockLanes;
 use crate::simd::{Avx2, IntSimd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 impl BlockLanes<2> for Avx2 {
     const SIGNED_OFFSET: i16 = 0;
     type Ints = __m256i;

@@ -11,15 +11,6 @@ use super::gather::{
 use crate::simd::avx512::dpwssd;
 use crate::simd::{Avx512, IntSimd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 impl BlockLanes<4> for Avx512 {
     const SIGNED_OFFSET: i16 = 128;
     type Ints = __m512i;

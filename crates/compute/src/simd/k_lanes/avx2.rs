@@ -9,15 +9,6 @@ use std::arch::x86_64::*;
 use super::{KLanes, centre256};
 use crate::simd::{Avx2, IntSimd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 impl KLanes<8> for Avx2 {
     type Vector = __m256i;
     type Header = Header128;

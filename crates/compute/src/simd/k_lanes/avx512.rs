@@ -7,15 +7,6 @@ use super::{KLanes, centre256};
 use crate::simd::avx512::dpwssd;
 use crate::simd::{Avx512, IntSimd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read.
-        unsafe { $call }
-    };
-}
-
 impl KLanes<4> for Avx512 {
     type Vector = __m512i;
     type Header = Header512;

@@ -10,15 +10,6 @@ use std::arch::x86_64::*;
 use super::{Lanes, Quad, Sixteen, Stored};
 use crate::simd::{Avx2, IntSimd};
 
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read or written.
-        unsafe { $call }
-    };
-}
-
 impl Lanes for Avx2 {
     const WIDE: bool = false;
     const SIGNED_BIAS: u8 = 0;

@@ -9,15 +9,7 @@ use std::arch::x86_64::*;
 
 use super::{Lanes, Quad, Sixteen, Stored};
 use crate::simd::Avx512;
-
-/// One operation under the token's proof.
-macro_rules! op {
-    ($call:expr) => {
-        // SAFETY: the token `self` proves the instructions; pointers come from references to
-        // exactly the bytes read or written.
-        unsafe { $call }
-    };
-}
+use crate::simd::avx512::dpwssd;
 
 impl Lanes for Avx512 {
     const WIDE: bool = true;
@@ -49,7 +41,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn dot2(self, acc: __m512i, x: &Sixteen<[i16; 2]>, w: [i16; 2]) -> __m512i {
         let x = op!(_mm512_load_si512(x.0.as_ptr().cast()));
-        op!(dot2_512(acc, x, _mm512_set1_epi32(bytemuck::cast(w))))
+        op!(dpwssd(acc, x, _mm512_set1_epi32(bytemuck::cast(w))))
     }
 
     #[inline(always)]
@@ -127,23 +119,6 @@ fn keep_512(mut x: __m512i) -> __m512i {
     // SAFETY: no instruction at all.
     unsafe { asm!("/* {} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags)) };
     x
-}
-
-/// By assembly, since the compiler would take two instructions to have the sum earlier.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dot2_512(mut acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
-    // SAFETY: the instruction is AVX-512 VNNI and touches registers only.
-    unsafe {
-        asm!(
-            "vpdpwssd {acc}, {x}, {w}",
-            acc = inout(zmm_reg) acc,
-            x = in(zmm_reg) x,
-            w = in(zmm_reg) w,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    acc
 }
 
 /// Each of four steps adds halves of two vectors at once: the canonical tree's own steps.
