@@ -36,6 +36,13 @@ impl Avx512 {
         // SAFETY: `self` exists, so `detect` has seen every feature `inner` enables.
         unsafe { inner(self, kernel) }
     }
+
+    /// Has `values` computed before the assembly that follows. The compiler would move work on
+    /// registers behind it, but not what the work takes from memory.
+    #[inline(always)]
+    pub(crate) fn settle(self, values: &mut [__m512; 16]) {
+        op!(settle(values));
+    }
 }
 
 impl Simd for Avx512 {
@@ -214,4 +221,33 @@ pub(super) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         );
     }
     acc
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settle(values: &mut [__m512; 16]) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = values;
+    // SAFETY: it is a comment.
+    unsafe {
+        asm!(
+            "# {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
+            inout(zmm_reg) * a,
+            inout(zmm_reg) * b,
+            inout(zmm_reg) * c,
+            inout(zmm_reg) * d,
+            inout(zmm_reg) * e,
+            inout(zmm_reg) * f,
+            inout(zmm_reg) * g,
+            inout(zmm_reg) * h,
+            inout(zmm_reg) * i,
+            inout(zmm_reg) * j,
+            inout(zmm_reg) * k,
+            inout(zmm_reg) * l,
+            inout(zmm_reg) * m,
+            inout(zmm_reg) * n,
+            inout(zmm_reg) * o,
+            inout(zmm_reg) * p,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
 }

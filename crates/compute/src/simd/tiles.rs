@@ -163,55 +163,43 @@ impl<const DEPTH: usize> Drop for Tiles<DEPTH> {
 }
 
 impl Tiles<32> {
-    /// Products of 16 weight rows with one or two slabs over 32 columns.
+    /// Result `R`: the products of 16 weight rows with a slab over 32 columns.
     #[inline(always)]
-    pub(crate) fn block<const SLABS: usize>(
-        &self,
-        weights: &[[i8; 32]; 16],
-        x: [&Quads<8>; SLABS],
-        out: &mut [Sums; SLABS],
-    ) {
-        const { assert!(SLABS == 1 || SLABS == 2) };
-        if SLABS == 1 {
-            // SAFETY: `self` says that tiles are configured: 4 as 16 rows of 32 bytes, 6 as 8 rows
-            // of 64, 0 as 16 rows of 64, which is what the references are to.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm4, [{weights} + {stride}]",
-                    "tileloadd tmm6, [{x} + 2 * {stride}]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tilestored [{out} + 2 * {stride}], tmm0",
-                    weights = in(reg) weights,
-                    x = in(reg) x[0],
-                    out = in(reg) out,
-                    stride = in(reg) 32_usize,
-                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    options(nostack),
-                );
-            }
-        } else {
-            // SAFETY: as above, tiles 1 and 7 as 0 and 6.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tileloadd tmm4, [{weights} + {stride}]",
-                    "tileloadd tmm6, [{x} + 2 * {stride}]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{y} + 2 * {stride}]",
-                    "tdpbssd tmm1, tmm4, tmm7",
-                    "tilestored [{out} + 2 * {stride}], tmm0",
-                    "tilestored [{out} + 2 * {stride} + 1024], tmm1",
-                    weights = in(reg) weights,
-                    x = in(reg) x[0],
-                    y = in(reg) x[SLABS - 1],
-                    out = in(reg) out,
-                    stride = in(reg) 32_usize,
-                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                );
-            }
+    pub(crate) fn product<const R: usize>(&self, weights: &[[i8; 32]; 16], x: &Quads<8>) {
+        const { assert!(R < 4) };
+        // SAFETY: `self` says that tiles are configured: 4 as 16 rows of 32 bytes, 6 as 8 rows of 64,
+        // which is what the references are to, and 0 to 3 as 16 rows of 64.
+        unsafe {
+            asm!(
+                "tileloadd tmm4, [{weights} + {stride}]",
+                "tileloadd tmm6, [{x} + 2 * {stride}]",
+                "tilezero tmm{r}",
+                "tdpbssd tmm{r}, tmm4, tmm6",
+                weights = in(reg) weights,
+                x = in(reg) x,
+                stride = in(reg) 32_usize,
+                r = const R,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm6") _,
+                options(nostack, readonly),
+            );
+        }
+    }
+
+    /// Stores result `R`.
+    #[inline(always)]
+    pub(crate) fn store<const R: usize>(&self, out: &mut Sums) {
+        const { assert!(R < 4) };
+        // SAFETY: `self` says that tiles 0 to 3 are configured as 16 rows of 64 bytes, the size of
+        // `Sums`.
+        unsafe {
+            asm!(
+                "tilestored [{out} + {stride}], tmm{r}",
+                out = in(reg) out,
+                stride = in(reg) 64_usize,
+                r = const R,
+                options(nostack),
+            );
         }
     }
 }
