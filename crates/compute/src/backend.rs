@@ -233,6 +233,17 @@ pub struct MatmulJob<'a, B: Backend + ?Sized> {
     pub out: &'a mut B::Buffer,
 }
 
+/// A gated feed-forward network, `down · (activation(gate · x) · (up · x))`.
+#[derive(Debug)]
+pub struct FeedForward<'a, B: Backend + ?Sized> {
+    /// Between the two halves.
+    pub activation: Activation,
+    /// Gate and up, with weights alike. Their outputs are room to work in.
+    pub gate_up: [MatmulJob<'a, B>; 2],
+    /// Down, and where the result goes.
+    pub down: MatmulJob<'a, B>,
+}
+
 /// The verbs. Rows of a buffer are tokens; every verb treats each row alone, so that a token's
 /// result never depends on its neighbours (canonical arithmetic, `docs/arithmetic.md`).
 ///
@@ -286,6 +297,14 @@ pub trait Backend {
         &mut self,
         input: &Self::Buffer,
         jobs: &mut [MatmulJob<'_, Self>],
+        next: Option<&Self::Matrix>,
+    );
+    /// The feed-forward network of every row of `input`, as [`Self::matmul`] and
+    /// [`Self::gated_activation`] would give it; `next` as there.
+    fn feed_forward(
+        &mut self,
+        input: &Self::Buffer,
+        network: FeedForward<'_, Self>,
         next: Option<&Self::Matrix>,
     );
     /// Rotates every head (consecutive `head_dim` elements) of row `t` by `positions[t]`, in place.

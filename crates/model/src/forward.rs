@@ -1,6 +1,6 @@
 //! One step through all layers.
 
-use redline_compute::{AttentionSpan, Backend, KvSlot, MatmulJob, PAGE_POSITIONS};
+use redline_compute::{AttentionSpan, Backend, FeedForward, KvSlot, MatmulJob, PAGE_POSITIONS};
 
 use crate::load::Limits;
 use crate::plan::{Forward, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for};
@@ -312,17 +312,16 @@ impl<B: Backend> Model<B> {
         let (b, p, s) = (&mut self.backend, &self.properties, &mut self.scratch);
         let w: &LayerWeights<B> = &self.weights.layers[layer];
         b.norm(p.norm, &w.feed_forward_norm, None, &s.x, &mut s.normed);
-        b.matmul(
-            &s.normed,
-            &mut [w.gate.job(&mut s.gate), w.up.job(&mut s.up)],
-            Some(&w.down.matrix),
-        );
-        b.gated_activation(p.activation, &mut s.gate, &s.up);
+        let network = FeedForward {
+            activation: p.activation,
+            gate_up: [w.gate.job(&mut s.gate), w.up.job(&mut s.up)],
+            down: w.down.job(&mut s.delta),
+        };
         let next = match self.weights.layers.get(layer + 1) {
             Some(next) => &next.query.matrix,
             None => &*self.weights.head,
         };
-        b.matmul(&s.gate, &mut [w.down.job(&mut s.delta)], Some(next));
+        b.feed_forward(&s.normed, network, Some(next));
         add_delta(b, p, w.feed_forward_post_norm.as_ref(), s);
     }
 

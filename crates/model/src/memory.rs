@@ -14,10 +14,11 @@ pub struct MemoryPlan {
     /// The KV cache.
     pub kv_bytes: u64,
     /// Activations, logits and rotation tables. What a backend keeps for itself is not among them:
-    /// with `Cpu` five bytes for each value of the largest buffer (activations quantised in two
-    /// groupings, by rows and by slabs); and for each thread 1 MiB (float products), 0.15 MiB
-    /// (attention) and, for every 16 elements of a head, 25 KiB and 2 KiB more for each 256 positions
-    /// of the cache. Of the five bytes and the 1 MiB only what steps touch becomes resident.
+    /// with `Cpu` 6.5 bytes for each value of the largest buffer (activations quantised in two
+    /// groupings, by rows and by slabs, and once more between the halves of a feed-forward network);
+    /// and for each thread 1 MiB (float products, gated panels), 0.15 MiB (attention) and, for every
+    /// 16 elements of a head, 25 KiB and 2 KiB more for each 256 positions of the cache. Of the 6.5
+    /// bytes and the 1 MiB only what steps touch becomes resident.
     pub scratch_bytes: u64,
 }
 

@@ -18,7 +18,7 @@ use crate::shell::{command, root};
 const EXPECTED: [(&str, &str, &str, &str); 18] = [
     ("Avx512", "kernels::matmul::Quantized", "vpdpbusd", "zmm"),
     ("Avx512", "kernels::strips::Fill", "vpdpbusd", "zmm"),
-    ("Avx512", "kernels::tiles::Fill", "tdpb", "tmm"),
+    ("Avx512", "kernels::tiles::Run", "tdpb", "tmm"),
     ("Avx512", "kernels::matmul::Floats", "vfmadd", "zmm"),
     ("Avx512", "kernels::matmul::Floats", "vcvtph2ps", "zmm"),
     ("Avx512", "kernels::panel_float::Fill", "vfmadd", "zmm"),

@@ -188,7 +188,7 @@ pub(super) fn matmul(
             }
         };
         let width = input.width;
-        matmul::products(cpu, Input { data, width }, &mut products, None);
+        matmul::products(cpu, Input { data, width }, &mut products, None, None);
     }
 }
 

@@ -1,12 +1,13 @@
 //! The matmul verb: quantise the input once, then split every job's rows over the threads.
 
 use super::{Buffer, Cpu, Matrix};
+use crate::kernels::elementwise;
 use crate::kernels::matmul::{self, Next, Tile, Weights, activation_group};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::panel;
 use crate::kernels::quantized::{self, Group, QuantizedRows};
-use crate::pool::{Columns, Pool, Rows, share};
-use crate::{Isa, MatmulJob};
+use crate::pool::{Columns, ColumnsPart, Pool, Rows, share};
+use crate::{Activation, Isa, MatmulJob};
 
 /// Most products of one dispatch.
 pub(super) const MAX_JOBS: usize = 4;
@@ -34,12 +35,11 @@ pub(super) fn run(
             out: &mut job.out.data,
         });
     }
-    let (data, width) = (&input.data, input.width);
-    self::products(cpu, Input { data, width }, &mut products, next);
+    self::products(cpu, Input::of(input), &mut products, None, next);
 }
 
 impl Matrix {
-    fn weights(&self) -> Weights<'_> {
+    pub(super) fn weights(&self) -> Weights<'_> {
         Weights {
             format: self.format,
             cols: self.cols,
@@ -55,8 +55,13 @@ pub(super) struct Input<'a> {
     pub(super) width: usize,
 }
 
-impl Input<'_> {
-    fn tokens(&self) -> usize {
+impl<'a> Input<'a> {
+    pub(super) fn of(buffer: &'a Buffer) -> Self {
+        let (data, width) = (&buffer.data, buffer.width);
+        Self { data, width }
+    }
+
+    pub(super) fn tokens(&self) -> usize {
         self.data.len() / self.width
     }
 }
@@ -70,14 +75,21 @@ pub(super) struct Product<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-/// All `products` on one input, in one dispatch; `next` stands for the first of the next one.
+/// All `products` on one input, in one dispatch. With an activation, it is applied to the first, and
+/// that multiplied with the second. `next` stands for the first product of the next dispatch.
 pub(super) fn products(
     cpu: &mut Cpu,
     input: Input<'_>,
     products: &mut [Option<Product<'_>>],
+    activation: Option<Activation>,
     next: Option<&Matrix>,
 ) {
-    let tokens = input.tokens();
+    for job in products.iter().flatten() {
+        assert_eq!(
+            job.weights.cols, input.width,
+            "weights' columns are the input's"
+        );
+    }
     let wants = |group| {
         let mut products = products.iter().flatten();
         products.any(|job| activation_group(job.weights.format) == Some(group))
@@ -88,63 +100,116 @@ pub(super) fn products(
     if wants(Group::K) {
         quantize(cpu.isa, &mut cpu.pool, Group::K, input, &mut cpu.k);
     }
+    let dispatch = Dispatch {
+        isa: cpu.isa,
+        pool: &mut cpu.pool,
+        room: &mut cpu.float,
+        tokens: input.tokens(),
+        x: [&cpu.small, &cpu.k],
+        floats: input.data,
+        activation,
+    };
+    dispatch.run(products, next);
+}
 
-    let mut columns: [Option<Split<'_>>; MAX_JOBS] = Default::default();
-    for (slot, job) in columns.iter_mut().zip(products.iter_mut().flatten()) {
-        let weights = job.weights;
+/// Products of an input that has been quantised.
+pub(super) struct Dispatch<'a> {
+    pub(super) isa: Isa,
+    pub(super) pool: &'a mut Pool,
+    pub(super) room: &'a mut [matmul::Vector],
+    pub(super) tokens: usize,
+    /// In groups of 32, and in groups of 256.
+    pub(super) x: [&'a QuantizedRows; 2],
+    pub(super) floats: &'a [f32],
+    /// As for [`products`].
+    pub(super) activation: Option<Activation>,
+}
+
+impl Dispatch<'_> {
+    pub(super) fn run(self, products: &mut [Option<Product<'_>>], next: Option<&Matrix>) {
+        let Self {
+            isa,
+            tokens,
+            x: [small, k],
+            floats,
+            activation,
+            ..
+        } = self;
+        let threads = self.pool.threads();
+        let mut columns: [Option<Split<'_>>; MAX_JOBS] = Default::default();
+        for (slot, job) in columns.iter_mut().zip(products.iter_mut().flatten()) {
+            job.check(tokens);
+            *slot = Some(Split {
+                weights: job.weights.weights(),
+                bias: job.bias,
+                columns: Columns::new(job.out, job.width, ROWS, threads),
+            });
+        }
+        let next = next.map(Matrix::weights);
+        let room = Rows::new(self.room, matmul::FLOAT_ROOM, threads);
+        self.pool.run(&|thread| {
+            let (_, room) = room.take(thread);
+            let mut outs: [Option<ColumnsPart<'_>>; MAX_JOBS] = Default::default();
+            let mut jobs = columns.iter().flatten().peekable();
+            for out in &mut outs {
+                let Some(job) = jobs.next() else { break };
+                let out = out.insert(job.columns.take(thread));
+                let next = jobs.peek().map(|job| job.weights).or(next);
+                let tile = Tile {
+                    weights: job.weights,
+                    tokens,
+                    out,
+                    next: next.map(|weights| Next {
+                        weights,
+                        rows: share(weights.rows(), ROWS, thread, threads),
+                    }),
+                };
+                match activation_group(job.weights.format) {
+                    Some(Group::Small) => matmul::quantized(isa, tile, small),
+                    Some(Group::K) => matmul::quantized(isa, tile, k),
+                    None => matmul::float(isa, tile, floats, room),
+                }
+                if let Some(bias) = job.bias {
+                    add_bias(bias, tokens, out);
+                }
+            }
+            if let (Some(activation), [Some(gate), Some(up), ..]) = (activation, &mut outs) {
+                let range = gate.range();
+                for token in 0..tokens {
+                    let up = up.row(token, range.clone());
+                    elementwise::gated(isa, activation, gate.row(token, range.clone()), up);
+                }
+            }
+        });
+    }
+}
+
+impl Product<'_> {
+    fn check(&self, tokens: usize) {
         assert_eq!(
-            weights.cols, input.width,
-            "weights' columns are the input's"
-        );
-        assert_eq!(
-            weights.rows, job.width,
+            self.weights.rows, self.width,
             "weights' rows are the output's columns"
         );
         assert!(
-            job.bias.is_none_or(|bias| bias.len() == weights.rows),
+            self.bias.is_none_or(|bias| bias.len() == self.weights.rows),
             "one bias a row"
         );
-        assert_eq!(job.out.len(), tokens * job.width, "a row of output a token");
-        *slot = Some(Split {
-            weights: weights.weights(),
-            bias: job.bias,
-            columns: Columns::new(job.out, weights.rows, ROWS, cpu.pool.threads()),
-        });
+        assert_eq!(
+            self.out.len(),
+            tokens * self.width,
+            "a row of output a token"
+        );
     }
-    let (isa, threads) = (cpu.isa, cpu.pool.threads());
-    let (small, k, next) = (&cpu.small, &cpu.k, next.map(Matrix::weights));
-    let room = Rows::new(&mut cpu.float, matmul::FLOAT_ROOM, threads);
-    cpu.pool.run(&|thread| {
-        let (_, room) = room.take(thread);
-        let mut jobs = columns.iter().flatten().peekable();
-        while let Some(job) = jobs.next() {
-            let mut out = job.columns.take(thread);
-            let next = jobs.peek().map(|job| job.weights).or(next);
-            let tile = Tile {
-                weights: job.weights,
-                tokens,
-                out: &mut out,
-                next: next.map(|weights| Next {
-                    weights,
-                    rows: share(weights.rows(), ROWS, thread, threads),
-                }),
-            };
-            match activation_group(job.weights.format) {
-                Some(Group::Small) => matmul::quantized(isa, tile, small),
-                Some(Group::K) => matmul::quantized(isa, tile, k),
-                None => matmul::float(isa, tile, input.data, room),
-            }
-            if let Some(bias) = job.bias {
-                let range = out.range();
-                for token in 0..tokens {
-                    let row = out.row(token, range.clone());
-                    for (x, bias) in row.iter_mut().zip(&bias[range.clone()]) {
-                        *x += bias;
-                    }
-                }
-            }
+}
+
+fn add_bias(bias: &[f32], tokens: usize, out: &mut ColumnsPart<'_>) {
+    let range = out.range();
+    for token in 0..tokens {
+        let row = out.row(token, range.clone());
+        for (x, bias) in row.iter_mut().zip(&bias[range.clone()]) {
+            *x += bias;
         }
-    });
+    }
 }
 
 /// A job, its output split by columns.
@@ -155,7 +220,13 @@ struct Split<'a> {
 }
 
 /// Quantises every row of `input`, split over the threads where there is more than one.
-fn quantize(isa: Isa, pool: &mut Pool, group: Group, input: Input<'_>, to: &mut QuantizedRows) {
+pub(super) fn quantize(
+    isa: Isa,
+    pool: &mut Pool,
+    group: Group,
+    input: Input<'_>,
+    to: &mut QuantizedRows,
+) {
     let (tokens, width) = (input.tokens(), input.width);
     #[cfg(target_arch = "x86_64")]
     if panel::wanted(isa, group, tokens) {

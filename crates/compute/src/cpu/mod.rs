@@ -1,6 +1,7 @@
 //! The verbs on this machine's cores.
 
 mod experts;
+mod feed_forward;
 mod kv;
 mod matmul;
 #[cfg(test)]
@@ -14,8 +15,9 @@ use crate::kernels::{attention, elementwise, embed, norm};
 use crate::memory::Memory;
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
-    Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, Format, Isa,
-    KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing, WeightBytes,
+    Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, FeedForward, Format,
+    Isa, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing,
+    WeightBytes,
 };
 
 pub use experts::Routes;
@@ -30,7 +32,9 @@ pub struct Cpu {
     small: QuantizedRows,
     /// The current matmul input in groups of 256.
     k: QuantizedRows,
-    /// What float products work in, a part for each thread.
+    /// What is between the halves of a feed-forward network, in either.
+    hidden: QuantizedRows,
+    /// What float products and gated panels work in, a part for each thread.
     float: Memory<Vector>,
     /// One a thread.
     attention: Vec<attention::Scratch>,
@@ -89,6 +93,7 @@ impl Cpu {
             pool: Pool::new(threads),
             small: QuantizedRows::with_capacity(Group::Small, 0),
             k: QuantizedRows::with_capacity(Group::K, 0),
+            hidden: QuantizedRows::with_capacity(Group::Small, 0),
             float,
             attention: (0..threads).map(|_| attention::Scratch::new()).collect(),
         }
@@ -151,6 +156,8 @@ impl Backend for Cpu {
         // Any buffer may be the input of a matmul.
         self.small.reserve(max_tokens, width);
         self.k.reserve(max_tokens, width);
+        #[cfg(target_arch = "x86_64")]
+        self.hidden.slabs.reserve_any(max_tokens, width);
         Buffer {
             width,
             max_tokens,
@@ -224,6 +231,15 @@ impl Backend for Cpu {
 
     fn matmul(&mut self, input: &Buffer, jobs: &mut [MatmulJob<'_, Self>], next: Option<&Matrix>) {
         matmul::run(self, input, jobs, next);
+    }
+
+    fn feed_forward(
+        &mut self,
+        input: &Buffer,
+        network: FeedForward<'_, Self>,
+        next: Option<&Matrix>,
+    ) {
+        feed_forward::run(self, input, network, next);
     }
 
     fn rope(&mut self, table: &RopeTable, head_dim: usize, positions: &[u32], x: &mut Buffer) {
@@ -317,7 +333,10 @@ impl Backend for Cpu {
             x.width == y.width && x.tokens() == y.tokens(),
             "sums of like shapes"
         );
-        elementwise::add(&mut x.data, &y.data);
+        let width = y.width;
+        self.each_rows(x, |rows, x| {
+            elementwise::add(x, &y.data[rows.start * width..rows.end * width]);
+        });
     }
 
     fn route_experts(&mut self, routing: Routing, logits: &Buffer, routes: &mut Routes) {

@@ -2,6 +2,7 @@
 //! that is close to what plain F64 arithmetic gives.
 
 mod experts;
+mod feed_forward;
 mod panels;
 
 use proptest::prelude::*;

@@ -42,7 +42,7 @@ impl<S: Simd> Kernel<S> for Gated<'_> {
 
 // Not a closure: one that is called twice may stay out of line, without the instruction set.
 #[inline(always)]
-fn gate_of<S: Simd>(s: S, activation: Activation, gate: S::F32, up: S::F32) -> S::F32 {
+pub(super) fn gate_of<S: Simd>(s: S, activation: Activation, gate: S::F32, up: S::F32) -> S::F32 {
     let x = match activation {
         Activation::Silu => math::silu(s, gate),
         Activation::GeluTanh => math::gelu_tanh(s, gate),

@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::quantized::{Group, QuantizedRow, QuantizedRows};
 #[cfg(target_arch = "x86_64")]
 use super::{
-    panel, panel_float, panel_k::Large, panel_small::Small, rows_float::FloatFormat, rows_k,
-    rows_small, strips, tiles,
+    feed_forward::Gated, panel, panel_float, panel_k::Large, panel_small::Small,
+    rows_float::FloatFormat, rows_k, rows_small, strips, tiles,
 };
 use super::{rows_float, spec};
 use crate::Format;
@@ -74,9 +74,12 @@ pub(crate) fn quantized(isa: Isa, tile: Tile<'_, '_>, x: &QuantizedRows) {
         #[cfg(target_arch = "x86_64")]
         _ if strips::wanted(isa, &tile) => by_strips(tile, x),
         #[cfg(target_arch = "x86_64")]
-        Isa::Amx if panel::wanted(isa, x.group, tokens) => by_tiles(tile, x),
+        isa if panel::wanted(isa, x.group, tokens) => {
+            let (format, x) = (tile.weights.format, &x.slabs);
+            on_panels(isa, format, panel::Product { tile, x });
+        }
         #[cfg(target_arch = "x86_64")]
-        isa => dispatch_x86(isa, Quantized { isa, tile, x }),
+        isa => dispatch_x86(isa, Quantized { tile, x }),
         #[cfg(not(target_arch = "x86_64"))]
         isa => panic!("{isa} is not an instruction set of this machine"),
     }
@@ -249,28 +252,57 @@ fn by_strips(tile: Tile<'_, '_>, x: &QuantizedRows) {
     }
 }
 
+/// Does work on panels of a quantised format, with the vectors or the tiles of `isa`.
 #[cfg(target_arch = "x86_64")]
-fn by_tiles(tile: Tile<'_, '_>, x: &QuantizedRows) {
-    let amx = Amx::detect().expect("AMX, checked at start");
-    let x = &x.slabs;
-    match tile.weights.format {
-        Format::Q8_0 => tiles::fill_32::<Small<BlockQ8_0>>(amx, tile, x),
-        Format::Q4_0 => tiles::fill_32::<Small<BlockQ4_0>>(amx, tile, x),
-        Format::Q4_1 => tiles::fill_32::<Small<BlockQ4_1>>(amx, tile, x),
-        Format::Q5_0 => tiles::fill_32::<Small<BlockQ5_0>>(amx, tile, x),
-        Format::Q5_1 => tiles::fill_32::<Small<BlockQ5_1>>(amx, tile, x),
-        Format::Q4_K => tiles::fill_64::<Large<BlockQ4K>>(amx, tile, x),
-        Format::Q5_K => tiles::fill_64::<Large<BlockQ5K>>(amx, tile, x),
-        Format::Q6_K => tiles::fill_64::<Large<BlockQ6K>>(amx, tile, x),
+fn on_panels(isa: Isa, format: Format, work: impl panel::Work) {
+    macro_rules! by {
+        ($run:ident, $format:ty) => {
+            match isa {
+                Isa::Amx => {
+                    let amx = Amx::detect().expect("AMX, checked at start");
+                    tiles::$run::<$format>(amx, work);
+                }
+                isa => dispatch_x86(isa, panel::ByVectors::<$format, _>::new(work)),
+            }
+        };
+    }
+    match format {
+        Format::Q8_0 => by!(run_32, Small<BlockQ8_0>),
+        Format::Q4_0 => by!(run_32, Small<BlockQ4_0>),
+        Format::Q4_1 => by!(run_32, Small<BlockQ4_1>),
+        Format::Q5_0 => by!(run_32, Small<BlockQ5_0>),
+        Format::Q5_1 => by!(run_32, Small<BlockQ5_1>),
+        Format::Q4_K => by!(run_64, Large<BlockQ4K>),
+        Format::Q5_K => by!(run_64, Large<BlockQ5K>),
+        Format::Q6_K => by!(run_64, Large<BlockQ6K>),
         Format::F32 | Format::F16 | Format::BF16 => {
-            panic!("{} has no quantised activations", tile.weights.format)
+            panic!("{format} has no quantised activations")
         }
     }
 }
 
+/// How [`gated`] takes gate and up of such formats for so many tokens, on their way to a product with
+/// `down`: what their input is quantised in, and what comes out. `None`: it does not.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn gates(isa: Isa, tokens: usize, [gate, up, down]: [Format; 3]) -> Option<[Group; 2]> {
+    let wanted = isa != Isa::Scalar && tokens > strips::MAX_TOKENS && gate == up;
+    match (activation_group(gate), activation_group(down)) {
+        (Some(from), Some(to)) if wanted => Some([from, to]),
+        _ => None,
+    }
+}
+
+/// Does the work of a gated half with the vectors or tiles of `isa`.
+///
+/// # Panics
+/// If [`gates`] says none.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn gated(isa: Isa, work: Gated<'_, '_>) {
+    on_panels(isa, work.gate.format, work);
+}
+
 #[cfg(target_arch = "x86_64")]
 struct Quantized<'a, 'b> {
-    isa: Isa,
     tile: Tile<'a, 'b>,
     x: &'a QuantizedRows,
 }
@@ -303,7 +335,7 @@ impl Quantized<'_, '_> {
     where
         S: Lanes + BlockLanes<B> + KLanes<N>,
     {
-        let Self { isa, tile, x } = self;
+        let Self { tile, x } = self;
         let many = |token: usize| -> [QuantizedRow<'_>; TOKENS] {
             [
                 x.row(token),
@@ -312,39 +344,35 @@ impl Quantized<'_, '_> {
                 x.row(token + 3),
             ]
         };
+        for token in 0..tile.tokens.min(TOKENS) {
+            let x = x.row(token);
+            fetch(s, x.q);
+            fetch(s, x.scales);
+            fetch(s, x.sums);
+        }
         macro_rules! fill {
-            ($panel:ty, $kernels:ident, ($($generics:tt)*)) => {
-                if panel::wanted(isa, x.group, tile.tokens) {
-                    panel::fill(s, tile, &x.slabs, panel::Vectors::<$panel>::NEW);
-                } else {
-                    for token in 0..tile.tokens.min(TOKENS) {
-                        let x = x.row(token);
-                        fetch(s, x.q);
-                        fetch(s, x.scales);
-                        fetch(s, x.sums);
-                    }
-                    tile.fill(
-                        s,
-                        #[inline(always)]
-                        |rows, token| {
-                            $kernels::four_rows::<$($generics)*, TOKENS>(s, rows, many(token))
-                        },
-                        #[inline(always)]
-                        |rows, token| {
-                            $kernels::four_rows::<$($generics)*, 1>(s, rows, [x.row(token)])
-                        },
-                    );
-                }
+            ($kernels:ident, $($generics:tt)*) => {
+                tile.fill(
+                    s,
+                    #[inline(always)]
+                    |rows, token| {
+                        $kernels::four_rows::<$($generics)*, TOKENS>(s, rows, many(token))
+                    },
+                    #[inline(always)]
+                    |rows, token| {
+                        $kernels::four_rows::<$($generics)*, 1>(s, rows, [x.row(token)])
+                    },
+                )
             };
         }
         macro_rules! small {
             ($block:ty) => {
-                fill!(Small<$block>, rows_small, ($block, S, B))
+                fill!(rows_small, $block, S, B)
             };
         }
         macro_rules! large {
             ($block:ty) => {
-                fill!(Large<$block>, rows_k, ($block, S, N))
+                fill!(rows_k, $block, S, N)
             };
         }
         match tile.weights.format {

@@ -11,6 +11,8 @@ pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod embed;
 pub(crate) mod experts;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod feed_forward;
 pub(crate) mod kv;
 pub(crate) mod math;
 pub(crate) mod matmul;

@@ -13,7 +13,7 @@ use super::slabs::{self, Slab, Slabs};
 use super::strips;
 use crate::pool::ColumnsPart;
 use crate::quant::{Block, K_BLOCK, blocks};
-use crate::simd::{Isa, Lanes, Sixteen};
+use crate::simd::{Isa, Kernel, Lanes, Sixteen};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 32;
@@ -22,7 +22,7 @@ pub(super) const PIECE: usize = K_BLOCK;
 /// Tokens for which the row kernels are slower than panels.
 const MIN_TOKENS: usize = 6;
 /// Panels that share a piece of the activations while it is near.
-const PANELS: usize = 4;
+pub(super) const PANELS: usize = 4;
 /// Slabs whose chains are kept at a time.
 const BATCH: usize = 32;
 /// Slabs that make do with less room for chains.
@@ -90,13 +90,20 @@ pub(super) trait Multiply<S> {
     fn multiply(&mut self, s: S, piece: &Piece<'_>, chains: &mut Chains);
 }
 
+/// The rows of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) weights: Weights<'a>,
+    /// The first row, and the end.
+    pub(super) rows: (usize, usize),
+}
+
 /// Some columns of a panel of rows, and the slabs to multiply them with.
 pub(super) struct Piece<'a> {
-    weights: Weights<'a>,
-    rows: Range<usize>,
+    source: Source<'a>,
     pub(super) columns: Range<usize>,
-    /// The first row and the first column of the piece after this one.
-    next: (usize, usize),
+    /// The panel and the first column of the piece after this one.
+    next: (Source<'a>, usize),
     pub(super) x: &'a Slabs,
     pub(super) first_slab: usize,
 }
@@ -104,7 +111,7 @@ pub(super) struct Piece<'a> {
 impl Piece<'_> {
     /// Rows to unpack: whole sixteens.
     pub(super) fn padded_rows(&self) -> usize {
-        self.rows.len().next_multiple_of(16)
+        (self.source.rows.1 - self.source.rows.0).next_multiple_of(16)
     }
 
     /// Gives `place` every block with its row and its number in the piece, the last row standing in
@@ -112,10 +119,12 @@ impl Piece<'_> {
     #[inline(always)]
     pub(super) fn unpack<B: Block>(&self, mut place: impl FnMut(&B, usize, usize)) {
         let width = B::FORMAT.block_weights();
+        let Source {
+            weights,
+            rows: (first, end),
+        } = self.source;
         for row in 0..self.padded_rows() {
-            let weights = self
-                .weights
-                .row((self.rows.start + row).min(self.rows.end - 1));
+            let weights = weights.row((first + row).min(end - 1));
             let columns = self.columns.start / width..self.columns.end / width;
             for (b, block) in blocks::<B>(weights)[columns].iter().enumerate() {
                 place(block, row, b);
@@ -127,82 +136,203 @@ impl Piece<'_> {
     /// one after the other wait for each other.
     #[inline(always)]
     pub(super) fn ask<B: Block, S: Lanes>(&self, s: S, row: usize) {
-        let (next_row, next_column) = self.next;
-        let start = (next_row + row) * B::FORMAT.row_bytes(self.weights.cols)
-            + next_column / B::FORMAT.block_weights() * size_of::<B>();
+        let (Source { weights, rows }, column) = self.next;
+        let start = (rows.0 + row) * B::FORMAT.row_bytes(weights.cols)
+            + column / B::FORMAT.block_weights() * size_of::<B>();
         let bytes = PIECE / B::FORMAT.block_weights() * size_of::<B>();
         for line in (0..bytes).step_by(64) {
-            s.prefetch(self.weights.bytes, start + line);
+            s.prefetch(weights.bytes, start + line);
         }
-        s.prefetch(self.weights.bytes, start + bytes - 1);
+        s.prefetch(weights.bytes, start + bytes - 1);
     }
 }
 
-/// Fills a tile: for some rows and some tokens at a time, so that chains and activations stay near,
-/// piece after piece of the columns, and of each piece panel after panel.
-#[inline(always)]
-pub(super) fn fill<S: Lanes>(s: S, tile: Tile<'_, '_>, x: &Slabs, mut by: impl Multiply<S>) {
-    let slabs = tile.tokens.div_ceil(slabs::TOKENS);
-    // Clearing the larger one would cost more than a product of few tokens.
-    let (mut few, mut many);
-    let chains: &mut [[Sixteen<f32>; ROWS]] = if slabs <= FEW {
-        few = [[Sixteen([0.0; 16]); ROWS]; PANELS * FEW];
-        &mut few
-    } else {
-        many = [[Sixteen([0.0; 16]); ROWS]; PANELS * BATCH];
-        &mut many
-    };
-    let range = tile.out.range();
-    for first_row in range.clone().step_by(PANELS * ROWS) {
-        let rows = first_row..(first_row + PANELS * ROWS).min(range.end);
-        for first_slab in (0..slabs).step_by(BATCH) {
-            let batch = BATCH.min(slabs - first_slab);
-            let chains = &mut chains[..rows.len().div_ceil(ROWS) * batch];
-            chains.fill([Sixteen([0.0; 16]); ROWS]);
-            for first in (0..tile.weights.cols).step_by(PIECE) {
-                for (i, chains) in chains.chunks_exact_mut(batch).enumerate() {
-                    let first_row = first_row + i * ROWS;
-                    let columns = first..(first + PIECE).min(tile.weights.cols);
-                    let next = if first_row + ROWS < rows.end {
-                        (first_row + ROWS, first)
-                    } else if columns.end < tile.weights.cols {
-                        (rows.start, columns.end)
-                    } else {
-                        (rows.end, 0)
-                    };
-                    let piece = Piece {
-                        weights: tile.weights,
-                        rows: first_row..(first_row + ROWS).min(rows.end),
-                        columns,
-                        next,
-                        x,
-                        first_slab,
-                    };
-                    if piece.columns.end == tile.weights.cols {
-                        prefetch(s, &piece, tile.tokens, tile.out);
-                    }
-                    by.multiply(s, &piece, chains);
-                }
+/// Work on panels, whatever multiplies their pieces.
+pub(super) trait Work {
+    fn run<S: Lanes>(self, s: S, by: impl Multiply<S>);
+}
+
+/// A tile of the output, to be filled from slabs.
+pub(super) struct Product<'a, 'b> {
+    pub(super) tile: Tile<'a, 'b>,
+    pub(super) x: &'a Slabs,
+}
+
+impl Work for Product<'_, '_> {
+    /// Fills the tile: for some rows and some tokens at a time, so that chains and activations stay
+    /// near, piece after piece of the columns, and of each piece panel after panel.
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S, mut by: impl Multiply<S>) {
+        let Self { tile, x } = self;
+        let weights = tile.weights;
+        let range = tile.out.range();
+        let panel = |first: usize| Source {
+            weights,
+            rows: (first, (first + ROWS).min(range.end)),
+        };
+        let mut room = Room::new(tile.tokens);
+        for first_row in range.clone().step_by(PANELS * ROWS) {
+            let rows = first_row..(first_row + PANELS * ROWS).min(range.end);
+            let mut panels = [panel(first_row); PANELS];
+            let count = rows.len().div_ceil(ROWS);
+            for (panel_of, first) in panels.iter_mut().zip(rows.clone().step_by(ROWS)) {
+                *panel_of = panel(first);
             }
-            for slab in 0..batch {
-                let first = (first_slab + slab) * slabs::TOKENS;
-                let tokens = first..tile.tokens.min(first + slabs::TOKENS);
-                for (i, chains) in chains.chunks_exact(batch).enumerate() {
-                    let first_row = first_row + i * ROWS;
-                    let rows = first_row..(first_row + ROWS).min(rows.end);
-                    write(s, &chains[slab], &rows, &tokens, tile.out);
+            let group = PanelGroup {
+                panels: &panels[..count],
+                next: panel(rows.end),
+                x,
+            };
+            for slabs in batches(tile.tokens) {
+                let chains = room.chains(&group, &slabs);
+                group.multiply(
+                    s,
+                    &mut by,
+                    slabs.start,
+                    chains,
+                    #[inline(always)]
+                    |panel| {
+                        let rows = panel.rows.0..panel.rows.1;
+                        prefetch(s, &rows, &slabs, tile.tokens, tile.out);
+                    },
+                );
+                let batch = slabs.len();
+                for (i, slab) in slabs.enumerate() {
+                    let first = slab * slabs::TOKENS;
+                    let tokens = first..tile.tokens.min(first + slabs::TOKENS);
+                    for (panel, chains) in group.panels.iter().zip(chains.chunks_exact(batch)) {
+                        let rows = panel.rows.0..panel.rows.1;
+                        write(s, &chains[i], &rows, &tokens, tile.out);
+                    }
                 }
             }
         }
+    }
+}
+
+/// Ranges of slabs whose chains are kept at a time.
+pub(super) fn batches(tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    let slabs = tokens.div_ceil(slabs::TOKENS);
+    (0..slabs)
+        .step_by(BATCH)
+        .map(move |first| first..(first + BATCH).min(slabs))
+}
+
+/// Where the chains of a batch are kept. Clearing the larger one would cost more than a product of few
+/// tokens.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "on the stack, where the smaller one is to stay small"
+)]
+pub(super) enum Room {
+    Few([[Sixteen<f32>; ROWS]; PANELS * FEW]),
+    Many([[Sixteen<f32>; ROWS]; PANELS * BATCH]),
+}
+
+impl Room {
+    #[inline(always)]
+    pub(super) fn new(tokens: usize) -> Self {
+        if tokens <= FEW * slabs::TOKENS {
+            Self::Few([[Sixteen([0.0; 16]); ROWS]; PANELS * FEW])
+        } else {
+            Self::Many([[Sixteen([0.0; 16]); ROWS]; PANELS * BATCH])
+        }
+    }
+
+    /// Chains of some slabs of each panel of a group, from zero.
+    #[inline(always)]
+    pub(super) fn chains(&mut self, group: &PanelGroup<'_>, slabs: &Range<usize>) -> &mut Chains {
+        let all: &mut Chains = match self {
+            Self::Few(chains) => chains,
+            Self::Many(chains) => chains,
+        };
+        let chains = &mut all[..group.panels.len() * slabs.len()];
+        chains.fill([Sixteen([0.0; 16]); ROWS]);
+        chains
+    }
+}
+
+/// Panels that share a piece of the activations while it is near: at most [`PANELS`], of as many
+/// columns.
+pub(super) struct PanelGroup<'a> {
+    pub(super) panels: &'a [Source<'a>],
+    /// The first panel of the group after this one; it need not exist.
+    pub(super) next: Source<'a>,
+    pub(super) x: &'a Slabs,
+}
+
+impl PanelGroup<'_> {
+    /// Takes all chain steps, those of a panel after the other's: `[panels][slabs]`. Tells before a
+    /// panel's last piece.
+    #[inline(always)]
+    pub(super) fn multiply<S: Lanes>(
+        &self,
+        s: S,
+        by: &mut impl Multiply<S>,
+        first_slab: usize,
+        chains: &mut Chains,
+        mut before_last: impl FnMut(&Source<'_>),
+    ) {
+        let cols = self.next.weights.cols;
+        let batch = chains.len() / self.panels.len();
+        for first in (0..cols).step_by(PIECE) {
+            let columns = first..(first + PIECE).min(cols);
+            let panels = self.panels.iter().zip(chains.chunks_exact_mut(batch));
+            for (i, (panel, chains)) in panels.enumerate() {
+                let next = match self.panels.get(i + 1) {
+                    Some(next) => (*next, first),
+                    None if columns.end < cols => (self.panels[0], columns.end),
+                    None => (self.next, 0),
+                };
+                if columns.end == cols {
+                    before_last(panel);
+                }
+                let piece = Piece {
+                    source: *panel,
+                    columns: columns.clone(),
+                    next,
+                    x: self.x,
+                    first_slab,
+                };
+                by.multiply(s, &piece, chains);
+            }
+        }
+    }
+}
+
+/// Work done with the vector kernels of a format.
+pub(super) struct ByVectors<F, W> {
+    work: W,
+    format: PhantomData<F>,
+}
+
+impl<F, W> ByVectors<F, W> {
+    pub(super) fn new(work: W) -> Self {
+        let format = PhantomData;
+        Self { work, format }
+    }
+}
+
+impl<F: PanelFormat, S: Lanes, W: Work> Kernel<S> for ByVectors<F, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        self.work.run(s, Vectors::<F>::NEW);
     }
 }
 
 /// Asks for the lines of the output that a panel will write: they lie far apart.
 #[inline(always)]
-fn prefetch<S: Lanes>(s: S, piece: &Piece<'_>, tokens: usize, out: &mut ColumnsPart<'_>) {
-    let first = piece.first_slab * slabs::TOKENS;
-    for token in first..tokens.min(first + BATCH * slabs::TOKENS) {
-        let row: &[u8] = bytemuck::cast_slice(out.row(token, piece.rows.clone()));
+fn prefetch<S: Lanes>(
+    s: S,
+    rows: &Range<usize>,
+    slabs: &Range<usize>,
+    tokens: usize,
+    out: &mut ColumnsPart<'_>,
+) {
+    for token in slabs.start * slabs::TOKENS..tokens.min(slabs.end * slabs::TOKENS) {
+        let row: &[u8] = bytemuck::cast_slice(out.row(token, rows.clone()));
         for at in (0..row.len()).step_by(64) {
             s.prefetch(row, at);
         }

@@ -6,7 +6,7 @@
 //! minima and offsets cost nothing per weight.
 
 #[cfg(target_arch = "x86_64")]
-use super::slabs::Slabs;
+use super::slabs::{self, Slabs};
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Width of an activation group.
@@ -23,6 +23,15 @@ impl Group {
         match self {
             Self::Small => 32,
             Self::K => 256,
+        }
+    }
+
+    /// How many of a slab's sums of 64 columns, and totals of 32, `cols` columns have.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn extras(self, cols: usize) -> (usize, usize) {
+        match self {
+            Self::K => (cols / 64, 0),
+            Self::Small => (0, cols / 32),
         }
     }
 }
@@ -79,6 +88,22 @@ impl QuantizedRows {
         grow(&mut self.sums, max_values / 16);
         #[cfg(target_arch = "x86_64")]
         self.slabs.reserve(max_rows, cols);
+    }
+
+    /// Slabs of such groups, to be written in `parts`.
+    ///
+    /// # Panics
+    /// If `cols` is not a multiple of the group's width.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn split(
+        &mut self,
+        group: Group,
+        tokens: usize,
+        cols: usize,
+        parts: usize,
+    ) -> slabs::Split<'_> {
+        self.group = group;
+        self.slabs.split(group, tokens, cols, parts)
     }
 
     /// Sets the shape; contents are unspecified.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::quantized::Group;
-use crate::pool::{Pool, Rows};
+use crate::pool::{Columns, ColumnsPart, Pool, Rows};
 use crate::simd::{Isa, Kernel, Lanes, Quad, Sixteen, dispatch_x86};
 
 /// Tokens of a slab.
@@ -70,19 +70,18 @@ impl Slabs {
         }
     }
 
-    /// Quantises rows `x: [tokens, cols]` by the rule of [`super::quantized`], split over the
-    /// threads.
-    ///
-    /// # Panics
-    /// If `cols` is not a multiple of the group's width.
-    pub(crate) fn quantize(&mut self, isa: Isa, pool: &mut Pool, x: &[f32], cols: usize) {
-        let (tokens, width) = (x.len() / cols, self.group.width());
-        assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
-        let slabs = tokens.div_ceil(TOKENS);
-        let (wide, totals) = match self.group {
-            Group::K => (cols / 64, 0),
-            Group::Small => (0, cols / 32),
-        };
+    /// The same, whatever the groups will be.
+    pub(crate) fn reserve_any(&mut self, tokens: usize, cols: usize) {
+        for group in [Group::Small, Group::K] {
+            self.group = group;
+            self.reserve(tokens, cols);
+        }
+    }
+
+    /// Sets the shape; contents are unspecified.
+    fn resize(&mut self, tokens: usize, cols: usize) {
+        let (slabs, width) = (tokens.div_ceil(TOKENS), self.group.width());
+        let (wide, totals) = self.group.extras(cols);
         self.cols = cols;
         self.q.resize(slabs * cols / 4, Sixteen([[0; 4]; TOKENS]));
         self.scales
@@ -92,6 +91,44 @@ impl Slabs {
         self.wide_sums
             .resize(slabs * wide, Sixteen([[0; 2]; TOKENS]));
         self.totals.resize(slabs * totals, Sixteen([0.0; TOKENS]));
+    }
+
+    /// Sets the shape, in such groups, and splits the columns into `parts` to write, between groups.
+    ///
+    /// # Panics
+    /// If `cols` is not a multiple of the group's width.
+    pub(crate) fn split(
+        &mut self,
+        group: Group,
+        tokens: usize,
+        cols: usize,
+        parts: usize,
+    ) -> Split<'_> {
+        let width = group.width();
+        assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
+        self.group = group;
+        self.resize(tokens, cols);
+        let columns = |unit| (cols / unit, width / unit);
+        Split {
+            width,
+            q: split(&mut self.q, columns(4), parts),
+            scales: split(&mut self.scales, columns(width), parts),
+            sums: split(&mut self.sums, columns(32), parts),
+            wide_sums: (group == Group::K).then(|| split(&mut self.wide_sums, columns(64), parts)),
+            totals: (group == Group::Small).then(|| split(&mut self.totals, columns(32), parts)),
+        }
+    }
+
+    /// Quantises rows `x: [tokens, cols]` by the rule of [`super::quantized`], split over the
+    /// threads.
+    ///
+    /// # Panics
+    /// If `cols` is not a multiple of the group's width.
+    pub(crate) fn quantize(&mut self, isa: Isa, pool: &mut Pool, x: &[f32], cols: usize) {
+        let (tokens, width) = (x.len() / cols, self.group.width());
+        assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
+        self.resize(tokens, cols);
+        let (wide, totals) = self.group.extras(cols);
 
         let threads = pool.threads();
         let q = Rows::new(&mut self.q, cols / 4, threads);
@@ -144,6 +181,127 @@ impl Slabs {
     }
 }
 
+fn split<T>(data: &mut [T], (width, granule): (usize, usize), parts: usize) -> Columns<'_, T> {
+    Columns::new(data, width, granule, parts)
+}
+
+/// Groups of columns of all slabs, to be written in parts.
+pub(crate) struct Split<'a> {
+    /// Columns of a group.
+    width: usize,
+    q: Columns<'a, Sixteen<Quad>>,
+    scales: Columns<'a, Sixteen<f32>>,
+    sums: Columns<'a, Sixteen<[i16; 2]>>,
+    wide_sums: Option<Columns<'a, Sixteen<[i16; 2]>>>,
+    totals: Option<Columns<'a, Sixteen<f32>>>,
+}
+
+impl<'a> Split<'a> {
+    /// The groups of part `part`.
+    ///
+    /// # Panics
+    /// If the part was taken before.
+    pub(crate) fn take(&self, part: usize) -> SplitPart<'a> {
+        SplitPart {
+            width: self.width,
+            q: self.q.take(part),
+            scales: self.scales.take(part),
+            sums: self.sums.take(part),
+            wide_sums: self.wide_sums.as_ref().map(|sums| sums.take(part)),
+            totals: self.totals.as_ref().map(|totals| totals.take(part)),
+        }
+    }
+}
+
+/// Some groups of columns of all slabs.
+pub(crate) struct SplitPart<'a> {
+    width: usize,
+    q: ColumnsPart<'a, Sixteen<Quad>>,
+    scales: ColumnsPart<'a, Sixteen<f32>>,
+    sums: ColumnsPart<'a, Sixteen<[i16; 2]>>,
+    wide_sums: Option<ColumnsPart<'a, Sixteen<[i16; 2]>>>,
+    totals: Option<ColumnsPart<'a, Sixteen<f32>>>,
+}
+
+impl SplitPart<'_> {
+    /// The columns.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let groups = self.scales.range();
+        self.width * groups.start..self.width * groups.end
+    }
+
+    /// Columns of a group.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Quantises the group of slab `slab` that begins at column `column`: `[columns][tokens]`.
+    #[inline(always)]
+    pub(crate) fn quantize<S: Lanes>(
+        &mut self,
+        s: S,
+        slab: usize,
+        column: usize,
+        values: &[[f32; TOKENS]],
+    ) {
+        let mut amax = s.zero();
+        for x in values {
+            amax = s.max_of(amax, s.abs(s.load(x)));
+        }
+        let part = |unit| column / unit..(column + self.width) / unit;
+        let inverse = scale_of(s, amax, &mut self.scales.row(slab, part(self.width))[0]);
+        let q = self.q.row(slab, part(4)).as_chunks_mut::<8>().0;
+        let sums = self.sums.row(slab, part(32));
+        let values = values.as_chunks::<4>().0.as_chunks::<8>().0;
+        for ((q, sums), values) in q.iter_mut().zip(&mut *sums).zip(values) {
+            for (q, values) in q.iter_mut().zip(values) {
+                let mut scaled = [s.zero(); 4];
+                for k in 0..4 {
+                    scaled[k] = s.mul(s.load(&values[k]), inverse);
+                }
+                *q = s.quads(scaled);
+            }
+            let (halves, _) = q.as_chunks::<4>();
+            sums.0 = s.sums(&halves[0], &halves[1]);
+        }
+        if let Some(wide) = &mut self.wide_sums {
+            wide_sums(wide.row(slab, part(64)), sums);
+        }
+        if let Some(totals) = &mut self.totals {
+            write_totals(s, totals.row(slab, part(32)), sums);
+        }
+    }
+}
+
+/// Sums of 32 from sums of 16.
+#[inline(always)]
+fn wide_sums(wide: &mut [Sixteen<[i16; 2]>], sums: &[Sixteen<[i16; 2]>]) {
+    for (wide, [first, second]) in wide.iter_mut().zip(sums.as_chunks().0) {
+        for ((wide, first), second) in wide.0.iter_mut().zip(first.0).zip(second.0) {
+            *wide = [first[0] + first[1], second[0] + second[1]];
+        }
+    }
+}
+
+#[inline(always)]
+fn write_totals<S: Lanes>(s: S, totals: &mut [Sixteen<f32>], sums: &[Sixteen<[i16; 2]>]) {
+    for (total, sums) in totals.iter_mut().zip(sums) {
+        let sum = s.i32_to_f32(s.dot2(s.i32_zero(), sums, [1; 2]));
+        s.store(sum, &mut total.0);
+    }
+}
+
+/// Writes the scales for the largest magnitudes; gives what to multiply with.
+#[inline(always)]
+fn scale_of<S: Lanes>(s: S, amax: S::F32, scales: &mut Sixteen<f32>) -> S::F32 {
+    let (tiny, full) = (s.splat(1e-30), s.splat(127.0));
+    s.store(
+        s.select_lt(amax, tiny, s.zero(), s.div(amax, full)),
+        &mut scales.0,
+    );
+    s.select_lt(amax, tiny, s.zero(), s.div(full, amax))
+}
+
 /// Some columns of a slab.
 struct Part {
     slab: usize,
@@ -190,15 +348,8 @@ impl<S: Lanes> Kernel<S> for Quantize<'_> {
                 quantize_group(s, &columns, Quantised { q, scales, sums });
             }
         }
-        for (wide, [first, second]) in self.wide_sums.iter_mut().zip(self.sums.as_chunks().0) {
-            for ((wide, first), second) in wide.0.iter_mut().zip(first.0).zip(second.0) {
-                *wide = [first[0] + first[1], second[0] + second[1]];
-            }
-        }
-        for (total, sums) in self.totals.iter_mut().zip(&*self.sums) {
-            let sum = s.i32_to_f32(s.dot2(s.i32_zero(), sums, [1; 2]));
-            s.store(sum, &mut total.0);
-        }
+        wide_sums(self.wide_sums, self.sums);
+        write_totals(s, self.totals, self.sums);
     }
 }
 
@@ -226,14 +377,8 @@ fn quantize_group<S: Lanes>(
     for lane in s.transpose(largest) {
         amax = s.max_of(amax, lane);
     }
-    let (tiny, full) = (s.splat(1e-30), s.splat(127.0));
-    let scale = s.select_lt(amax, tiny, s.zero(), s.div(amax, full));
-    s.store(scale, &mut scales.0);
     let mut inverse = [0.0; TOKENS];
-    s.store(
-        s.select_lt(amax, tiny, s.zero(), s.div(full, amax)),
-        &mut inverse,
-    );
+    s.store(scale_of(s, amax, scales), &mut inverse);
 
     // Sixteen quads, or the eight of a group of 32.
     for (i, q) in q.chunks_mut(16).enumerate() {

@@ -17,7 +17,7 @@ use crate::simd::{Avx512, BlockLanes, Isa, Kernel, Lanes, Quads, Simd, Sixteen};
 /// Tokens for which the kernels of a token at a time are faster.
 pub(super) const MIN_TOKENS: usize = 2;
 /// Tokens for which panels are not faster.
-const MAX_TOKENS: usize = 24;
+pub(super) const MAX_TOKENS: usize = 24;
 /// The slabs they stand in.
 const SLABS: usize = MAX_TOKENS.div_ceil(slabs::TOKENS);
 /// Weight rows of a strip.

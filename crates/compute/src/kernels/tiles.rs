@@ -6,9 +6,7 @@
 
 use std::marker::PhantomData;
 
-use super::matmul::Tile;
-use super::panel::{self, Chains, Multiply, Piece};
-use super::slabs::Slabs;
+use super::panel::{Chains, Multiply, Piece, Work};
 use crate::quant::Block;
 use crate::simd::tiles::{Amx, Tiles};
 use crate::simd::{Avx512, Kernel};
@@ -37,37 +35,33 @@ pub(super) trait TileFormat<const DEPTH: usize> {
     );
 }
 
-/// A tile of the output to fill.
-pub(super) struct Fill<'a, 'b, F, const DEPTH: usize> {
+/// Does `work` on panels of a 32-weight format with the instructions of `amx`.
+pub(super) fn run_32<F: TileFormat<32>>(amx: Amx, work: impl Work) {
+    let tiles = amx.tiles_of_32();
+    amx.vectors().vectorize(Run::<F, _, 32> {
+        tiles,
+        work,
+        format: PhantomData,
+    });
+}
+
+/// The same for a K format.
+pub(super) fn run_64<F: TileFormat<64>>(amx: Amx, work: impl Work) {
+    let tiles = amx.tiles_of_64();
+    amx.vectors().vectorize(Run::<F, _, 64> {
+        tiles,
+        work,
+        format: PhantomData,
+    });
+}
+
+struct Run<F, W, const DEPTH: usize> {
     tiles: Tiles<DEPTH>,
-    tile: Tile<'a, 'b>,
-    x: &'a Slabs,
+    work: W,
     format: PhantomData<F>,
 }
 
-/// Fills a tile with the instructions of `amx`.
-pub(super) fn fill_32<F: TileFormat<32>>(amx: Amx, tile: Tile<'_, '_>, x: &Slabs) {
-    let tiles = amx.tiles_of_32();
-    amx.vectors().vectorize(Fill::<F, 32> {
-        tiles,
-        tile,
-        x,
-        format: PhantomData,
-    });
-}
-
-/// The same for operands of 64 columns.
-pub(super) fn fill_64<F: TileFormat<64>>(amx: Amx, tile: Tile<'_, '_>, x: &Slabs) {
-    let tiles = amx.tiles_of_64();
-    amx.vectors().vectorize(Fill::<F, 64> {
-        tiles,
-        tile,
-        x,
-        format: PhantomData,
-    });
-}
-
-impl<F: TileFormat<DEPTH>, const DEPTH: usize> Kernel<Avx512> for Fill<'_, '_, F, DEPTH> {
+impl<F: TileFormat<DEPTH>, W: Work, const DEPTH: usize> Kernel<Avx512> for Run<F, W, DEPTH> {
     type Output = ();
 
     #[inline(always)]
@@ -76,7 +70,7 @@ impl<F: TileFormat<DEPTH>, const DEPTH: usize> Kernel<Avx512> for Fill<'_, '_, F
             tiles: self.tiles,
             room: F::EMPTY,
         };
-        panel::fill(s, self.tile, self.x, by);
+        self.work.run(s, by);
     }
 }
 

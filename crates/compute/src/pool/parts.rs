@@ -78,22 +78,22 @@ impl<'a, T> Rows<'a, T> {
 
 /// A matrix `[rows, width]` split into column ranges.
 #[derive(Debug)]
-pub(crate) struct Columns<'a> {
-    start: *mut f32,
+pub(crate) struct Columns<'a, T = f32> {
+    start: *mut T,
     rows: usize,
     width: usize,
     granule: usize,
     parts: usize,
     taken: Taken,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: as for `Rows`.
-unsafe impl Sync for Columns<'_> {}
+unsafe impl<T: Send> Sync for Columns<'_, T> {}
 
-impl<'a> Columns<'a> {
+impl<'a, T> Columns<'a, T> {
     /// Splits the columns of `data` into `parts` at multiples of `granule`.
-    pub(crate) fn new(data: &'a mut [f32], width: usize, granule: usize, parts: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], width: usize, granule: usize, parts: usize) -> Self {
         assert!(width > 0 && data.len().is_multiple_of(width), "whole rows");
         let rows = data.len() / width;
         let start = data.as_mut_ptr();
@@ -112,7 +112,7 @@ impl<'a> Columns<'a> {
     ///
     /// # Panics
     /// If the part was taken before.
-    pub(crate) fn take(&self, part: usize) -> ColumnsPart<'a> {
+    pub(crate) fn take(&self, part: usize) -> ColumnsPart<'a, T> {
         self.taken.take(part, self.parts);
         let range = share(self.width, self.granule, part, self.parts);
         ColumnsPart {
@@ -127,15 +127,15 @@ impl<'a> Columns<'a> {
 
 /// All rows of a contiguous range of columns.
 #[derive(Debug)]
-pub(crate) struct ColumnsPart<'a> {
-    start: *mut f32,
+pub(crate) struct ColumnsPart<'a, T = f32> {
+    start: *mut T,
     rows: usize,
     width: usize,
     range: Range<usize>,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-impl ColumnsPart<'_> {
+impl<T> ColumnsPart<'_, T> {
     /// The columns of this part.
     pub(crate) fn range(&self) -> Range<usize> {
         self.range.clone()
@@ -146,7 +146,7 @@ impl ColumnsPart<'_> {
     /// # Panics
     /// If they are not in this part.
     #[inline]
-    pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize, columns: Range<usize>) -> &mut [T] {
         assert!(row < self.rows, "row within the matrix");
         assert!(
             self.range.start <= columns.start

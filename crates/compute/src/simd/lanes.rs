@@ -54,6 +54,9 @@ pub(crate) trait Lanes: IntSimd {
     /// For each token, the sums of two times sixteen consecutive integers.
     fn sums(self, first: &[Sixteen<Quad>; 4], second: &[Sixteen<Quad>; 4]) -> [[i16; 2]; 16];
 
+    /// Each token's four values, of at most 127, rounded to the nearest integers (ties to even).
+    fn quads(self, values: [Self::F32; 4]) -> Sixteen<Quad>;
+
     /// The larger of two numbers that are not NaN.
     fn max_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
 

@@ -1,8 +1,9 @@
 //! The CPU backend with textbook attention: F32 keys and values, everything else of it in F64.
 
 use redline_compute::{
-    Activation, AttentionShape, AttentionSpan, Backend, Cpu, ExpertJob, ExpertRows, Format,
-    KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing, WeightBytes,
+    Activation, AttentionShape, AttentionSpan, Backend, Cpu, ExpertJob, ExpertRows, FeedForward,
+    Format, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing,
+    WeightBytes,
 };
 
 /// Shows what is left of a difference once the KV cache does not round.
@@ -153,6 +154,20 @@ impl Backend for ExactAttention {
         self.0.embed(&table, &ids, 1.0, out);
     }
 
+    fn feed_forward(
+        &mut self,
+        input: &Self::Buffer,
+        network: FeedForward<'_, Self>,
+        next: Option<&Self::Matrix>,
+    ) {
+        let network = FeedForward {
+            activation: network.activation,
+            gate_up: network.gate_up.map(job),
+            down: job(network.down),
+        };
+        self.0.feed_forward(input, network, next);
+    }
+
     fn gated_activation(
         &mut self,
         activation: Activation,
@@ -244,4 +259,10 @@ fn attend(
         });
         *out = weighted.sum::<f64>() as f32;
     }
+}
+
+/// The same job for the backend that does the rest.
+fn job<'a>(job: MatmulJob<'a, ExactAttention>) -> MatmulJob<'a, Cpu> {
+    let MatmulJob { weights, bias, out } = job;
+    MatmulJob { weights, bias, out }
 }

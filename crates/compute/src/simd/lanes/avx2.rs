@@ -142,6 +142,17 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn quads(self, values: [[__m256; 2]; 4]) -> Sixteen<Quad> {
+        let mut out = Sixteen([[0; 4]; 16]);
+        for (h, out) in out.0.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let [a, b, c, d] = values;
+            let quads = op!(quads([a[h], b[h], c[h], d[h]]));
+            op!(_mm256_storeu_si256(out.as_mut_ptr().cast(), quads));
+        }
+        out
+    }
+
+    #[inline(always)]
     fn max_of(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         [
             op!(_mm256_max_ps(a[0], b[0])),
@@ -257,4 +268,17 @@ fn transpose_256(x: [__m256; 8]) -> [__m256; 8] {
         out[4 + j] = _mm256_permute2f128_ps::<0x31>(y[j], y[4 + j]);
     }
     out
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn quads([a, b, c, d]: [__m256; 4]) -> __m256i {
+    let first = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+    let second = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+    // Of every four tokens all of `a`, all of `b` and so on: a byte of each in turn.
+    let in_turn = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm256_shuffle_epi8(
+        _mm256_packs_epi16(first, second),
+        _mm256_broadcastsi128_si256(in_turn),
+    )
 }

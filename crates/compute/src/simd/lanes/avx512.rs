@@ -90,6 +90,14 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn quads(self, values: [__m512; 4]) -> Sixteen<Quad> {
+        let mut out = Sixteen([[0; 4]; 16]);
+        let quads = op!(quads(values));
+        op!(_mm512_store_si512(out.0.as_mut_ptr().cast(), quads));
+        out
+    }
+
+    #[inline(always)]
     fn max_of(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_max_ps(a, b))
     }
@@ -193,4 +201,17 @@ fn transpose_512(x: [__m512; 16]) -> [__m512; 16] {
         out[12 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(second[0], second[1]);
     }
     out
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn quads([a, b, c, d]: [__m512; 4]) -> __m512i {
+    let first = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+    let second = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+    // Of every four tokens all of `a`, all of `b` and so on: a byte of each in turn.
+    let in_turn = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_shuffle_epi8(
+        _mm512_packs_epi16(first, second),
+        _mm512_broadcast_i32x4(in_turn),
+    )
 }
