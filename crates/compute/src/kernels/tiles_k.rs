@@ -13,8 +13,8 @@ use crate::simd::{Avx512, IntSimd, Lanes, Simd, Sixteen};
 /// A piece of a panel, unpacked.
 #[repr(C, align(64))]
 pub(super) struct LargePanel {
-    /// `[tiles][low, high][rows]`: parts of integer times scale, in element order.
-    products: [[[[i8; 256]; TILE]; 2]; ROWS / TILE],
+    /// `[tiles][quarters][low, high][rows]`: parts of integer times scale, in element order.
+    products: [[[[[i8; 64]; TILE]; 2]; 4]; ROWS / TILE],
     /// Scales.
     d: [f32; ROWS],
     /// Scales of minima, negated.
@@ -41,7 +41,7 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
     type Room = (LargePanel, [Scratch; 2]);
     const EMPTY: Self::Room = (
         LargePanel {
-            products: [[[[0; 256]; TILE]; 2]; ROWS / TILE],
+            products: [[[[[0; 64]; TILE]; 2]; 4]; ROWS / TILE],
             d: [0.0; ROWS],
             m: [0.0; ROWS],
             mins: [[[0; 2]; 4]; ROWS],
@@ -51,12 +51,12 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
 
     #[inline(always)]
     fn place(s: Avx512, block: &F, (panel, _): &mut Self::Room, row: usize, _: usize) {
-        let [low, high] = &mut panel.products[row / TILE];
-        let (low, _) = low[row % TILE].as_chunks_mut::<32>();
-        let (high, _) = high[row % TILE].as_chunks_mut::<32>();
+        let quarters = &mut panel.products[row / TILE];
         let scales = s.scale_bytes(block.scales(s));
         for (g, weights) in block.weights(s).into_iter().enumerate() {
-            let to = [&mut low[g], &mut high[g]];
+            let to = quarters[g / 2]
+                .each_mut()
+                .map(|rows| &mut rows[row % TILE].as_chunks_mut::<32>().0[g % 2]);
             if F::LARGEST <= 15 {
                 s.small_products(weights, scales[2 * g], to);
             } else {
@@ -103,8 +103,8 @@ struct Run<'a, 'b, F> {
 }
 
 impl<F: PanelK> Run<'_, '_, F> {
-    /// All steps for slabs `slabs` of the batch, `SLABS` at a time: a quarter of a step's vector work
-    /// follows each quarter of the tile products of the step after it.
+    /// All steps for slabs `slabs` of the batch, `SLABS` at a time. A step's vector work follows, in
+    /// as many parts, the tile products of the step after it.
     #[inline(always)]
     fn steps<const SLABS: usize>(&mut self, s: Avx512, slabs: Range<usize>, chains: &mut Chains) {
         let mut before: Option<Step<'_, SLABS>> = None;
@@ -119,86 +119,97 @@ impl<F: PanelK> Run<'_, '_, F> {
                 let step = Step { tile, first, x };
                 let [even, odd] = &mut *self.scratch;
                 let (out, sums) = if turn { (odd, even) } else { (even, odd) };
+                self.tiles.clear();
                 for quarter in 0..4 {
-                    for _ in 0..TILE / 4 {
-                        self.ahead.ask(s);
+                    macro_rules! products {
+                        ($($p:literal)*) => {$(
+                            if $p < 2 * SLABS {
+                                product::<SLABS, $p>(self.tiles, self.panel, &step, quarter);
+                                self.ahead.ask(s);
+                                if let Some(before) = &before {
+                                    let rows = [4 * quarter + 2 * ($p % 2), $p / 2];
+                                    advance::<F, SLABS>(s, self.panel, before, rows, sums, chains);
+                                }
+                            }
+                        )*};
                     }
-                    products(self.tiles, self.panel, &step, quarter, out);
-                    if let Some(before) = &before {
-                        advance::<F, SLABS>(s, self.panel, before, quarter, sums, chains);
-                    }
+                    products!(0 1 2 3);
                 }
+                self.tiles
+                    .store(&mut out.as_chunks_mut::<2>().0.as_chunks_mut::<SLABS>().0[0]);
                 before = Some(step);
                 turn = !turn;
             }
         }
         if let Some(last) = before {
             let sums = &self.scratch[usize::from(!turn)];
-            for quarter in 0..4 {
-                advance::<F, SLABS>(s, self.panel, &last, quarter, sums, chains);
+            for row in (0..TILE).step_by(2) {
+                for v in 0..SLABS {
+                    advance::<F, SLABS>(s, self.panel, &last, [row, v], sums, chains);
+                }
             }
         }
     }
 }
 
+/// The products of a quarter of the columns: result `P` is slab `P / 2` times the low or the high parts.
 #[inline(always)]
-fn products<const SLABS: usize>(
+fn product<const SLABS: usize, const P: usize>(
     tiles: &Tiles<64>,
     panel: &LargePanel,
     step: &Step<'_, SLABS>,
     quarter: usize,
-    out: &mut Scratch,
 ) {
-    let mut q = [&step.x[0].q.as_chunks::<16>().0[quarter]; SLABS];
-    for v in 1..SLABS {
-        q[v] = &step.x[v].q.as_chunks::<16>().0[quarter];
+    let weights = &panel.products[step.tile][quarter];
+    let slab = |v: usize| &step.x[v].q.as_chunks::<16>().0[quarter];
+    match P {
+        0 => {
+            tiles.load_slab::<0>(slab(0));
+            tiles.load_weights::<0>(&weights[0]);
+        }
+        1 => tiles.load_weights::<1>(&weights[1]),
+        2 => tiles.load_slab::<1>(slab(1)),
+        _ => {}
     }
-    if quarter == 0 {
-        tiles.clear();
-    }
-    tiles.add(&panel.products[step.tile], 64 * quarter, q);
-    if quarter == 3 {
-        tiles.store(&mut out.as_chunks_mut::<2>().0.as_chunks_mut::<SLABS>().0[0]);
-    }
+    tiles.add::<P>();
 }
 
+/// The chain steps of two rows from `row` of the sixteen, and slab `v`.
 #[inline(always)]
 fn advance<F: PanelK, const SLABS: usize>(
     s: Avx512,
     panel: &LargePanel,
     step: &Step<'_, SLABS>,
-    quarter: usize,
+    [first, v]: [usize; 2],
     sums: &Scratch,
     chains: &mut Chains,
 ) {
-    let row = TILE * step.tile + 4 * quarter;
-    let d = &panel.d[row..].as_chunks::<4>().0[0];
-    let m = &panel.m[row..].as_chunks::<4>().0[0];
-    let mins = &panel.mins[row..].as_chunks::<4>().0[0];
-    for v in 0..SLABS {
-        let chains = &mut chains[step.first + v][row..];
-        let chains = &mut chains.as_chunks_mut::<4>().0[0];
-        let sum_x = &step.x[v].wide_sums.as_chunks::<4>().0;
-        let d_x = s.load(&step.x[v].scales[0].0);
-        let [low, high] = &sums.as_chunks::<2>().0[v];
-        for r in 0..4 {
-            let (low, high) = (&low[4 * quarter + r], &high[4 * quarter + r]);
-            let products = if F::LARGEST <= 15 {
-                s.join::<3>(low, high)
-            } else {
-                s.join::<7>(low, high)
-            };
-            let scale = s.mul(s.splat(d[r]), d_x);
-            let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
-            if F::MINIMUM {
-                let mut minima = s.i32_zero();
-                for g in 0..4 {
-                    minima = s.dot2(minima, &sum_x[0][g], mins[r][g]);
-                }
-                let scale = s.mul(s.splat(m[r]), d_x);
-                acc = s.fma(scale, s.i32_to_f32(minima), acc);
+    let row = TILE * step.tile + first;
+    let d = &panel.d[row..].as_chunks::<2>().0[0];
+    let m = &panel.m[row..].as_chunks::<2>().0[0];
+    let mins = &panel.mins[row..].as_chunks::<2>().0[0];
+    let chains = &mut chains[step.first + v][row..];
+    let chains = &mut chains.as_chunks_mut::<2>().0[0];
+    let sum_x = &step.x[v].wide_sums.as_chunks::<4>().0;
+    let d_x = s.load(&step.x[v].scales[0].0);
+    let [low, high] = &sums.as_chunks::<2>().0[v];
+    for r in 0..2 {
+        let (low, high) = (&low[first + r], &high[first + r]);
+        let products = if F::LARGEST <= 15 {
+            s.join::<3>(low, high)
+        } else {
+            s.join::<7>(low, high)
+        };
+        let scale = s.mul(s.splat(d[r]), d_x);
+        let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
+        if F::MINIMUM {
+            let mut minima = s.i32_zero();
+            for g in 0..4 {
+                minima = s.dot2(minima, &sum_x[0][g], mins[r][g]);
             }
-            s.store(acc, &mut chains[r].0);
+            let scale = s.mul(s.splat(m[r]), d_x);
+            acc = s.fma(scale, s.i32_to_f32(minima), acc);
         }
+        s.store(acc, &mut chains[r].0);
     }
 }

@@ -221,48 +221,55 @@ impl Tiles<64> {
         }
     }
 
-    /// Adds to the results the products of columns `column .. column + 64`.
+    /// Loads 64 columns of one of two integers a weight, of 16 weight rows.
     #[inline(always)]
-    pub(crate) fn add<const SLABS: usize>(
-        &self,
-        weights: &[[[i8; 256]; 16]; 2],
-        column: usize,
-        x: [&Quads<16>; SLABS],
-    ) {
-        const { assert!(SLABS == 1 || SLABS == 2) };
-        assert!(column + 64 <= 256, "columns of a piece");
-        let [low, high] = weights.each_ref().map(|rows| &raw const rows[0][column]);
-        // SAFETY: `self` says that all tiles are configured as 16 rows of 64 bytes; those of the
-        // weights are 256 bytes apart, within the columns just checked, those of a slab lie one
-        // after the other.
+    pub(crate) fn load_weights<const PART: usize>(&self, rows: &[[i8; 64]; 16]) {
+        const { assert!(PART < 2) };
+        // SAFETY: `self` says that tiles 4 and 5 are configured as 16 rows of 64 bytes, which is what
+        // the reference is to.
         unsafe {
             asm!(
-                "tileloadd tmm6, [{x} + {stride}]",
-                "tileloadd tmm4, [{low} + 4 * {stride}]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{high} + 4 * {stride}]",
-                "tdpbssd tmm1, tmm5, tmm6",
-                low = in(reg) low,
-                high = in(reg) high,
-                x = in(reg) x[0],
+                "tileloadd tmm{tile}, [{rows} + {stride}]",
+                rows = in(reg) rows,
                 stride = in(reg) 64_usize,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                tile = const 4 + PART,
+                out("tmm4") _, out("tmm5") _,
                 options(nostack, readonly),
             );
         }
-        if SLABS == 2 {
-            // SAFETY: as above; the weights are where they were loaded.
-            unsafe {
-                asm!(
-                    "tileloadd tmm7, [{x} + {stride}]",
-                    "tdpbssd tmm2, tmm4, tmm7",
-                    "tdpbssd tmm3, tmm5, tmm7",
-                    x = in(reg) x[SLABS - 1],
-                    stride = in(reg) 64_usize,
-                    out("tmm2") _, out("tmm3") _, out("tmm7") _,
-                    options(nostack, readonly),
-                );
-            }
+    }
+
+    /// Loads 64 columns of one of two slabs.
+    #[inline(always)]
+    pub(crate) fn load_slab<const SLAB: usize>(&self, quads: &Quads<16>) {
+        const { assert!(SLAB < 2) };
+        // SAFETY: as above, of tiles 6 and 7.
+        unsafe {
+            asm!(
+                "tileloadd tmm{tile}, [{quads} + {stride}]",
+                quads = in(reg) quads,
+                stride = in(reg) 64_usize,
+                tile = const 6 + SLAB,
+                out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+    }
+
+    /// Adds to result `P` the product of slab `P / 2` and integer `P % 2` of the weights.
+    #[inline(always)]
+    pub(crate) fn add<const P: usize>(&self) {
+        const { assert!(P < 4) };
+        // SAFETY: `self` says that tiles are configured.
+        unsafe {
+            asm!(
+                "tdpbssd tmm{result}, tmm{weights}, tmm{slab}",
+                result = const P,
+                weights = const 4 + P % 2,
+                slab = const 6 + P / 2,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem),
+            );
         }
     }
 
