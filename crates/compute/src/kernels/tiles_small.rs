@@ -20,9 +20,6 @@ pub(super) struct SmallPanel {
     m: [[[f32; TILE]; 8]; ROWS / TILE],
 }
 
-/// Sums of the blocks of a step.
-type Scratch = [Sums; 4];
-
 /// `B` blocks of sixteen rows and a slab.
 #[derive(Clone, Copy)]
 struct Step<'a, const B: usize> {
@@ -60,14 +57,15 @@ type Accumulators = [<Avx512 as Simd>::F32; TILE];
 
 impl<F: SmallFormat> TileFormat<32> for Small<F> {
     type Block = F;
-    type Room = (SmallPanel, [Scratch; 2]);
+    /// Sums of all blocks of the piece.
+    type Room = (SmallPanel, [[Sums; 8]; ROWS / TILE]);
     const EMPTY: Self::Room = (
         SmallPanel {
             weights: [[[[0; 32]; TILE]; 8]; ROWS / TILE],
             d: [[[0.0; TILE]; 8]; ROWS / TILE],
             m: [[[0.0; TILE]; 8]; ROWS / TILE],
         },
-        [[[Sixteen([0; 16]); 16]; 4]; 2],
+        [[[Sixteen([0; 16]); 16]; 8]; ROWS / TILE],
     );
 
     #[inline(always)]
@@ -88,11 +86,21 @@ impl<F: SmallFormat> TileFormat<32> for Small<F> {
         piece: &Piece<'_>,
         chains: &mut Chains,
     ) {
+        let sums = scratch.as_flattened_mut();
         // A step is as many blocks as always fit.
+        macro_rules! by_steps_of {
+            ($blocks:literal) => {
+                if F::MINIMUM {
+                    by_turns::<F, $blocks>(s, tiles, (panel, sums), piece, chains);
+                } else {
+                    at_once::<F, $blocks>(s, tiles, (panel, sums), piece, chains);
+                }
+            };
+        }
         match piece.columns.len() / 32 {
-            4 | 8 => steps::<F, 4>(s, tiles, (panel, scratch), piece, chains),
-            2 | 6 => steps::<F, 2>(s, tiles, (panel, scratch), piece, chains),
-            _ => steps::<F, 1>(s, tiles, (panel, scratch), piece, chains),
+            4 | 8 => by_steps_of!(4),
+            2 | 6 => by_steps_of!(2),
+            _ => by_steps_of!(1),
         }
     }
 }
@@ -110,13 +118,60 @@ macro_rules! blocks {
     };
 }
 
+/// All products of a slab, then all of its chain steps. With minima these are so many that they are
+/// better off alone: a second multiplier of the vectors stands still while tiles are at work, and some
+/// time after.
+#[inline(always)]
+fn by_turns<F: SmallFormat, const B: usize>(
+    s: Avx512,
+    tiles: &Tiles<32>,
+    (panel, sums): (&SmallPanel, &mut [Sums]),
+    piece: &Piece<'_>,
+    chains: &mut Chains,
+) {
+    let steps = piece.columns.len() / 32 / B;
+    let mut ahead = Ahead::<F>::of(piece);
+    for slab in 0..chains.len() {
+        let x = piece.x.slab(piece.first_slab + slab, piece.columns.clone());
+        let parts = 0..piece.padded_rows() / TILE;
+        let (sums, _) = sums.as_chunks_mut::<B>();
+        for tile in parts.clone() {
+            for step in 0..steps {
+                let out = &mut sums[tile * steps + step];
+                let step = Step::<B>::new(panel, x, (slab, tile), step);
+                blocks!(B, N => {
+                    product::<B, N>(tiles, &step, out);
+                    ahead.ask(s);
+                });
+                store(tiles, B - 1, &mut out[B - 1]);
+            }
+        }
+        for tile in parts {
+            let mut acc = [s.zero(); TILE];
+            for step in 0..steps {
+                let sums = &sums[tile * steps + step];
+                let step = Step::<B>::new(panel, x, (slab, tile), step);
+                if let [true, _] = step.ends {
+                    begin(s, &step, chains, &mut acc);
+                }
+                for n in 0..B {
+                    advance::<F, B>(s, &step, n, sums, &mut acc);
+                }
+                if let [_, true] = step.ends {
+                    end(s, &step, chains, &acc);
+                }
+            }
+        }
+    }
+}
+
 /// All steps of a piece, each of `B` blocks: the tile products of one, and between them the chain
 /// steps of the one before.
 #[inline(always)]
-fn steps<F: SmallFormat, const B: usize>(
+fn at_once<F: SmallFormat, const B: usize>(
     s: Avx512,
     tiles: &Tiles<32>,
-    (panel, scratch): (&SmallPanel, &mut [Scratch; 2]),
+    (panel, sums): (&SmallPanel, &mut [Sums]),
     piece: &Piece<'_>,
     chains: &mut Chains,
 ) {
@@ -124,8 +179,11 @@ fn steps<F: SmallFormat, const B: usize>(
     let mut ahead = Ahead::<F>::of(piece);
     let mut acc = [s.zero(); TILE];
     let mut before: Option<Step<'_, B>> = None;
-    let [sums, out] = scratch;
-    let (mut sums, mut out) = (sums, out);
+    let (sums, _) = sums.as_chunks_mut::<B>();
+    let [mut sums, mut out] = sums
+        .first_chunk_mut()
+        .expect("room for two steps")
+        .each_mut();
     for slab in 0..chains.len() {
         let x = piece.x.slab(piece.first_slab + slab, piece.columns.clone());
         for tile in 0..piece.padded_rows() / TILE {
@@ -138,7 +196,8 @@ fn steps<F: SmallFormat, const B: usize>(
                     blocks!(B, N => {
                         product::<B, N>(tiles, &step, out);
                         ahead.ask(s);
-                        advance::<F, B, N>(s, before, sums, &mut acc);
+                        advance::<F, B>(s, before, N, sums, &mut acc);
+                        s.settle(&mut acc);
                     });
                     if let [_, true] = before.ends {
                         end(s, before, chains, &acc);
@@ -148,11 +207,7 @@ fn steps<F: SmallFormat, const B: usize>(
                         product::<B, N>(tiles, &step, out);
                     });
                 }
-                match B {
-                    1 => tiles.store::<0>(&mut out[0]),
-                    2 => tiles.store::<1>(&mut out[1]),
-                    _ => tiles.store::<3>(&mut out[3]),
-                }
+                store(tiles, B - 1, &mut out[B - 1]);
                 before = Some(step);
                 std::mem::swap(&mut sums, &mut out);
             }
@@ -162,9 +217,9 @@ fn steps<F: SmallFormat, const B: usize>(
         if let [true, _] = last.ends {
             begin(s, last, chains, &mut acc);
         }
-        blocks!(B, N => {
-            advance::<F, B, N>(s, last, sums, &mut acc);
-        });
+        for n in 0..B {
+            advance::<F, B>(s, last, n, sums, &mut acc);
+        }
         end(s, last, chains, &acc);
     }
 }
@@ -192,33 +247,40 @@ fn end<const B: usize>(s: Avx512, step: &Step<'_, B>, chains: &mut Chains, acc: 
 fn product<const B: usize, const N: usize>(
     tiles: &Tiles<32>,
     step: &Step<'_, B>,
-    out: &mut Scratch,
+    out: &mut [Sums; B],
 ) {
-    match N {
-        0 => {}
-        1 => tiles.store::<0>(&mut out[0]),
-        2 => tiles.store::<1>(&mut out[1]),
-        _ => tiles.store::<2>(&mut out[2]),
+    if N > 0 {
+        store(tiles, N - 1, &mut out[N - 1]);
     }
     tiles.product::<N>(&step.weights[N], &step.x[N]);
 }
 
-/// The chain steps of block `N` of a step.
 #[inline(always)]
-fn advance<F: SmallFormat, const B: usize, const N: usize>(
+fn store(tiles: &Tiles<32>, n: usize, out: &mut Sums) {
+    match n {
+        0 => tiles.store::<0>(out),
+        1 => tiles.store::<1>(out),
+        2 => tiles.store::<2>(out),
+        _ => tiles.store::<3>(out),
+    }
+}
+
+/// The chain steps of block `n` of a step.
+#[inline(always)]
+fn advance<F: SmallFormat, const B: usize>(
     s: Avx512,
     step: &Step<'_, B>,
-    sums: &Scratch,
+    n: usize,
+    sums: &[Sums; B],
     acc: &mut Accumulators,
 ) {
-    let d_x = s.load(&step.d_x[N].0);
-    let total = s.load(&step.totals[N].0);
+    let d_x = s.load(&step.d_x[n].0);
+    let total = s.load(&step.totals[n].0);
     for r in 0..TILE {
-        let sum = s.i32_to_f32(s.i32_load(&sums[N][r]));
-        acc[r] = s.fma(s.mul(s.splat(step.d[N][r]), d_x), sum, acc[r]);
+        let sum = s.i32_to_f32(s.i32_load(&sums[n][r]));
+        acc[r] = s.fma(s.mul(s.splat(step.d[n][r]), d_x), sum, acc[r]);
         if F::MINIMUM {
-            acc[r] = s.fma(s.mul(s.splat(step.m[N][r]), d_x), total, acc[r]);
+            acc[r] = s.fma(s.mul(s.splat(step.m[n][r]), d_x), total, acc[r]);
         }
     }
-    s.settle(acc);
 }
