@@ -11,7 +11,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::matmul::{FLOAT_ROOM, Tile, Vector, Weights, prefetch};
+use super::matmul::{FLOAT_ROOM, Tile, Vector, Weights, far, prefetch};
 use super::rows_float::FloatFormat;
 use crate::pool::ColumnsPart;
 use crate::simd::{Isa, Kernel, Lanes};
@@ -194,15 +194,12 @@ impl<'a> Block<'a> {
     /// The rows of a group, the last of `range` standing in for those that are missing.
     #[inline(always)]
     fn columns<const R: usize>(&self, range: &Range<usize>, group: usize) -> [usize; R] {
-        let groups = range.len().div_ceil(R);
+        if self.spread {
+            return far(range, group);
+        }
         let mut columns = [range.end - 1; R];
         for r in 0..R {
-            let i = if self.spread {
-                r * groups + group
-            } else {
-                group * R + r
-            };
-            columns[r] = (range.start + i).min(range.end - 1);
+            columns[r] = (range.start + group * R + r).min(range.end - 1);
         }
         columns
     }

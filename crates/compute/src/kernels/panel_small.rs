@@ -69,7 +69,7 @@ impl<F: SmallFormat> PanelFormat for Small<F> {
             let dots = s.dots::<Self, 8, R, V>(start, weights, q);
             for v in 0..V {
                 let d_x = s.load(&x[v].scales[b].0);
-                let sum_x = s.i32_to_f32(s.dot2(s.i32_zero(), &x[v].sums[b], [1; 2]));
+                let sum_x = s.load(&x[v].totals[b].0);
                 for r in 0..R {
                     let chain = &mut chains[v][row + r].0;
                     let scale = s.mul(s.splat(d[r][b]), d_x);

@@ -3,9 +3,9 @@
 
 use std::arch::x86_64::{__m128, __m256i};
 
-use super::matmul::prefetch;
+use super::matmul::{four_blocks, prefetch};
 use super::quantized::QuantizedRow;
-use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, Half, blocks};
+use crate::quant::{Block, BlockQ4K, BlockQ5K, BlockQ6K, Half};
 use crate::simd::{IntSimd, KLanes};
 
 /// What a K format is made of. With `products = Σ scale · Σ u·x` over groups and
@@ -54,12 +54,7 @@ pub(super) fn four_rows<F: KFormat, S: KLanes<N>, const N: usize, const T: usize
     rows: [&[u8]; 4],
     x: [QuantizedRow<'_>; T],
 ) -> [[f32; 4]; T] {
-    // Not `map`, which stays out of line and costs the short rows a third of their time.
-    let mut typed = [blocks::<F>(rows[0]); 4];
-    for r in 1..4 {
-        typed[r] = blocks::<F>(rows[r]);
-    }
-    let rows = typed;
+    let rows = four_blocks::<F>(rows);
     let mut acc = [s.rows_splat(0.0); T];
     for b in 0..rows[0].len() {
         let block = [&rows[0][b], &rows[1][b], &rows[2][b], &rows[3][b]];

@@ -4,9 +4,9 @@
 use std::arch::x86_64::{__m128, __m256i};
 use std::mem::offset_of;
 
-use super::matmul::prefetch;
+use super::matmul::{four_blocks, prefetch};
 use super::quantized::QuantizedRow;
-use crate::quant::{Block, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, Half, blocks};
+use crate::quant::{Block, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, Half};
 use crate::simd::{BlockLanes, IntSimd};
 
 /// What a 32-weight format is made of.
@@ -46,12 +46,7 @@ pub(super) fn four_rows<F: SmallFormat, S: BlockLanes<B>, const B: usize, const 
     rows: [&[u8]; 4],
     x: [QuantizedRow<'_>; T],
 ) -> [[f32; 4]; T] {
-    // Not `map`, which stays out of line and costs the short rows a third of their time.
-    let mut typed = [blocks::<F>(rows[0]); 4];
-    for r in 1..4 {
-        typed[r] = blocks::<F>(rows[r]);
-    }
-    let rows = typed;
+    let rows = four_blocks::<F>(rows);
     let (steps, rest) = (rows[0].len() / B, rows[0].len() % B);
     let none = [F::zeroed(); B];
     let mut acc = [s.rows_splat(0.0); T];

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::matmul::{Tile, activation_group, prefetch};
+use super::matmul::{Tile, activation_group, far, prefetch};
 use super::quantized::Group;
 use super::rows_small::SmallFormat;
 use super::slabs::{self, Slab, Slabs};
@@ -98,7 +98,6 @@ impl<F: StripFormat> Kernel<Avx512> for Fill<'_, '_, F> {
     fn run(self, s: Avx512) {
         let Self { tile, x, .. } = self;
         let range = tile.out.range();
-        let sixteenth = range.len().div_ceil(ROWS);
         let mut chains = [Sixteen([0.0; ROWS]); MAX_TOKENS];
         let chains = &mut chains[..tile.tokens];
         let mut slabs = [x.slab(0, 0..tile.weights.cols); SLABS];
@@ -107,12 +106,11 @@ impl<F: StripFormat> Kernel<Avx512> for Fill<'_, '_, F> {
             *slab = x.slab(i, 0..tile.weights.cols);
         }
         let x = &*slabs;
-        for i in 0..sixteenth {
-            let (mut columns, mut rows) = ([0; ROWS], [[].as_slice(); ROWS]);
+        for i in 0..range.len().div_ceil(ROWS) {
+            let columns = far::<ROWS>(&range, i);
+            let mut rows = [[].as_slice(); ROWS];
             for r in 0..ROWS {
-                // Rows past the end are the last one again.
-                columns[r] = (r * sixteenth + i).min(range.len() - 1);
-                rows[r] = blocks::<F>(tile.weights.row(range.start + columns[r]));
+                rows[r] = blocks::<F>(tile.weights.row(columns[r]));
             }
             chains.fill(Sixteen([0.0; ROWS]));
             let blocks = rows[0].len();
@@ -127,7 +125,7 @@ impl<F: StripFormat> Kernel<Avx512> for Fill<'_, '_, F> {
             for (token, chain) in chains.iter().enumerate() {
                 let out = tile.out.row(token, range.clone());
                 for (column, value) in columns.iter().zip(chain.0) {
-                    out[*column] = value;
+                    out[column - range.start] = value;
                 }
             }
         }
