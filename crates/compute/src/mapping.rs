@@ -36,6 +36,9 @@ impl Mapping {
         // SAFETY: the mapping is private and read-only; that nobody truncates the file meanwhile is
         // the documented contract above.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
+        // So that what is not in memory yet comes in pages of 2 MiB. Advice may be refused.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self {
             bytes: Bytes::Mapped(map),
         })
