@@ -118,7 +118,7 @@ fn float_panels<F: FloatFormat>(isa: Isa, tile: Tile<'_, '_>, x: &[f32], room: &
 /// a few cache lines, so that the latency of memory is covered; near enough that the requests, of
 /// which a core has sixteen or so, find the lines already on their way by the hardware's own
 /// prefetching.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 1536;
 
 /// Asks for what the stream that `bytes` are part of needs soon.
 #[inline(always)]
