@@ -99,7 +99,8 @@ fn matmul_gives_the_same_bits_everywhere() {
         let widths = if block == 256 {
             vec![256, 768]
         } else {
-            vec![block, 7 * block]
+            // A block; vectors of four, or of two, and half of one.
+            vec![block, 6 * block, 7 * block]
         };
         let odd = if format.block_weights() == 1 {
             vec![1, 15, 17, 50]
@@ -107,7 +108,7 @@ fn matmul_gives_the_same_bits_everywhere() {
             vec![]
         };
         for cols in widths.into_iter().chain(odd) {
-            for (rows, tokens) in [(1, 1), (4, 2), (7, 5), (13, 9)] {
+            for (rows, tokens) in [(1, 1), (2, 1), (29, 1), (4, 2), (7, 5), (13, 9)] {
                 let seed = (cols * rows * tokens) as u64;
                 let values = noise(seed, rows * cols);
                 let mut bytes = vec![0; rows * format.row_bytes(cols)];

@@ -195,37 +195,76 @@ impl Tile<'_, '_> {
     /// the rows of [`far`] from the first token on.
     #[inline(always)]
     fn fill<S: Simd>(
-        mut self,
+        self,
         s: S,
         many: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; TOKENS],
         one: impl Fn([&[u8]; 4], usize) -> [[f32; 4]; 1],
     ) {
+        self.each::<S, 1>(
+            s,
+            #[inline(always)]
+            |tile, rows, columns| {
+                let mut token = 0;
+                while token + TOKENS <= tile.tokens {
+                    for (t, values) in many(rows, token).iter().enumerate() {
+                        tile.put(token + t, columns, *values);
+                    }
+                    token += TOKENS;
+                }
+                while token < tile.tokens {
+                    let [values] = one(rows, token);
+                    tile.put(token, columns, values);
+                    token += 1;
+                }
+            },
+        );
+    }
+
+    /// Fills a tile of one token and at least two rows from a kernel for four pairs of neighbours,
+    /// giving their first rows, then their second.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn fill_pairs<S: Simd>(self, s: S, pairs: impl Fn([&[u8]; 4]) -> [[f32; 4]; 2]) {
+        self.each::<S, 2>(
+            s,
+            #[inline(always)]
+            |tile, rows, columns| {
+                let [first, second] = pairs(rows);
+                tile.put(0, columns, first);
+                let next = [0, 1, 2, 3].map(
+                    #[inline(always)]
+                    |q| columns[q] + 1,
+                );
+                tile.put(0, next, second);
+            },
+        );
+    }
+
+    /// Calls `work` with `R` rows at a time of each quarter, and the columns of the first of them.
+    #[inline(always)]
+    fn each<S: Simd, const R: usize>(
+        mut self,
+        s: S,
+        work: impl Fn(&mut Self, [&[u8]; 4], [usize; 4]),
+    ) {
         let range = self.out.range();
         let quarter = range.len().div_ceil(4);
         let bytes = self.weights.format.row_bytes(self.weights.cols);
-        for i in 0..quarter {
-            if let Some(next) = &self.next
-                && let Some(line) = (i + AHEAD / 64).checked_sub(quarter)
-            {
-                next.prefetch(s, line);
+        for i in (0..quarter).step_by(R) {
+            for i in i..i + R {
+                if let Some(next) = &self.next
+                    && let Some(line) = (i + AHEAD / 64).checked_sub(quarter)
+                {
+                    next.prefetch(s, line);
+                }
             }
-            let columns = far(&range, i);
+            // Where a pair is cut by an end, one of its rows is computed again.
+            let columns = far(&(range.start..range.end + 1 - R), i);
             let mut rows = [self.weights.bytes; 4];
             for q in 0..4 {
-                rows[q] = &self.weights.bytes[columns[q] * bytes..][..bytes];
+                rows[q] = &self.weights.bytes[columns[q] * bytes..][..R * bytes];
             }
-            let mut token = 0;
-            while token + TOKENS <= self.tokens {
-                for (t, values) in many(rows, token).iter().enumerate() {
-                    self.put(token + t, columns, *values);
-                }
-                token += TOKENS;
-            }
-            while token < self.tokens {
-                let [values] = one(rows, token);
-                self.put(token, columns, values);
-                token += 1;
-            }
+            work(&mut self, rows, columns);
         }
     }
 
@@ -361,6 +400,11 @@ impl Quantized<'_, '_> {
             fetch(s, x.scales);
             fetch(s, x.sums);
         }
+        let halved = if tile.tokens == 1 && tile.out.range().len() > 1 {
+            rows_small::Halved::new(x.row(0))
+        } else {
+            None
+        };
         macro_rules! fill {
             ($kernels:ident, $($generics:tt)*) => {
                 tile.fill(
@@ -378,7 +422,14 @@ impl Quantized<'_, '_> {
         }
         macro_rules! small {
             ($block:ty) => {
-                fill!(rows_small, $block, S, B)
+                match halved {
+                    Some(x) => tile.fill_pairs(
+                        s,
+                        #[inline(always)]
+                        |rows| rows_small::pairs_of_rows::<$block, S, B>(s, rows, &x),
+                    ),
+                    None => fill!(rows_small, $block, S, B),
+                }
             };
         }
         macro_rules! large {

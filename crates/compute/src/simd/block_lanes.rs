@@ -8,6 +8,7 @@ mod avx512;
 mod gather;
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::IntSimd;
 
@@ -65,13 +66,19 @@ pub(crate) trait BlockLanes<const B: usize>: IntSimd {
     ) -> [Self::Floats; 2];
     /// Lane `b` times `x[b]`.
     fn lanes_mul(self, a: Self::Floats, x: &[f32; B]) -> Self::Floats;
-    /// `acc = scale · sum + acc`, rounded once, of each lane but the first `skip`.
-    fn chain(self, acc: __m128, skip: usize, scales: Self::Floats, sums: Self::Floats) -> __m128;
+    /// `acc = scale · sum + acc`, rounded once, of each of `lanes` in turn.
+    fn chain(
+        self,
+        acc: __m128,
+        lanes: Range<usize>,
+        scales: Self::Floats,
+        sums: Self::Floats,
+    ) -> __m128;
     /// The same, each step followed by `acc = minimum · (sum of x) + acc`.
     fn chain_with_minima(
         self,
         acc: __m128,
-        skip: usize,
+        lanes: Range<usize>,
         scales: (Self::Floats, Self::Floats),
         sums: (Self::Floats, &[[i16; 2]; B]),
     ) -> __m128;

@@ -1,6 +1,7 @@
 //! Two blocks in a 256-bit vector.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::BlockLanes;
 use crate::simd::{Avx2, IntSimd};
@@ -105,9 +106,9 @@ impl BlockLanes<2> for Avx2 {
     }
 
     #[inline(always)]
-    fn chain(self, mut acc: __m128, skip: usize, scales: __m256, sums: __m256) -> __m128 {
+    fn chain(self, mut acc: __m128, lanes: Range<usize>, scales: __m256, sums: __m256) -> __m128 {
         let (scales, sums) = op!((split256(scales), split256(sums)));
-        for b in skip..2 {
+        for b in lanes {
             acc = self.rows_fma(scales[b], sums[b], acc);
         }
         acc
@@ -117,14 +118,14 @@ impl BlockLanes<2> for Avx2 {
     fn chain_with_minima(
         self,
         mut acc: __m128,
-        skip: usize,
+        lanes: Range<usize>,
         (scales, minima): (__m256, __m256),
         (sums, sums_x): (__m256, &[[i16; 2]; 2]),
     ) -> __m128 {
         let (scales, sums) = op!((split256(scales), split256(sums)));
         let minima = op!(split256(minima));
         let sums_x = op!(split256(_mm256_cvtepi32_ps(block_sums(sums_x, 1))));
-        for b in skip..2 {
+        for b in lanes {
             acc = self.rows_fma(scales[b], sums[b], acc);
             acc = self.rows_fma(minima[b], sums_x[b], acc);
         }

@@ -3,6 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::BlockLanes;
 use super::gather::{
@@ -106,10 +107,10 @@ impl BlockLanes<4> for Avx512 {
     }
 
     #[inline(always)]
-    fn chain(self, mut acc: __m128, skip: usize, scales: __m512, sums: __m512) -> __m128 {
+    fn chain(self, mut acc: __m128, lanes: Range<usize>, scales: __m512, sums: __m512) -> __m128 {
         let (mut scale, mut sum) = (Spilled::EMPTY, Spilled::EMPTY);
         let (scale, sum) = (op!(scale.lanes(scales)), op!(sum.lanes(sums)));
-        for b in skip..4 {
+        for b in lanes {
             acc = self.rows_fma(self.rows_load(&scale[b]), self.rows_load(&sum[b]), acc);
         }
         acc
@@ -119,7 +120,7 @@ impl BlockLanes<4> for Avx512 {
     fn chain_with_minima(
         self,
         mut acc: __m128,
-        skip: usize,
+        lanes: Range<usize>,
         (scales, minima): (__m512, __m512),
         (sums, sums_x): (__m512, &[[i16; 2]; 4]),
     ) -> __m128 {
@@ -129,7 +130,7 @@ impl BlockLanes<4> for Avx512 {
         let sums_x = op!(_mm_loadu_si128(sums_x.as_ptr().cast()));
         let minimum = op!(minimum.lanes(minima));
         let sum_x = op!(sum_x.floats(block_sums(sums_x)));
-        for b in skip..4 {
+        for b in lanes {
             acc = self.rows_fma(self.rows_load(&scale[b]), self.rows_load(&sum[b]), acc);
             acc = self.rows_fma(self.rows_load(&minimum[b]), self.rows_splat(sum_x[b]), acc);
         }
