@@ -5,7 +5,7 @@ use redline_compute::{Activation, Format, KvFormat, RopeStyle};
 use super::attention::Heads;
 use super::experts::{self, EXPERTS, PER_TOKEN};
 use super::rows::Verb;
-use super::{Case, Kind, matmul};
+use super::{Case, Kind, feed_forward, matmul};
 
 /// `[rows, cols]` of matrices of real models: Phi-3-mini's fused queries, keys and values, and the
 /// down projection of Qwen2.5-0.5B. Every format has whole blocks in both.
@@ -27,6 +27,9 @@ const HEADS: [Heads; 2] = [
         head_dim: 96,
     },
 ];
+/// Width and hidden width of the feed-forward networks of Qwen2.5-0.5B, whose rows have no blocks of 256,
+/// and of Phi-3-mini.
+const NETWORKS: [(usize, usize); 2] = [(896, 4864), (3072, 8192)];
 /// Width of the verbs that work on rows: Phi-3-mini's.
 pub(super) const WIDTH: usize = 3072;
 
@@ -35,6 +38,7 @@ pub(super) fn all() -> Vec<Case> {
     let mut cases = matmuls();
     cases.extend(KvFormat::ALL.into_iter().flat_map(attentions));
     cases.extend(experts());
+    cases.extend(feed_forwards());
     for tokens in [1, 512] {
         cases.extend(
             verbs()
@@ -105,6 +109,32 @@ fn experts() -> Vec<Case> {
         .into_iter()
         .flat_map(|format| [1, 8, 128].map(|tokens| case(format, tokens)))
         .collect()
+}
+
+fn feed_forwards() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for format in Format::ALL {
+        for (width, hidden) in NETWORKS {
+            if !width.is_multiple_of(format.block_weights()) {
+                continue;
+            }
+            let shape = feed_forward::Shape {
+                format,
+                width,
+                hidden,
+            };
+            cases.extend([1, 8, 32, 128, 512].map(|tokens| Case {
+                verb: "feed_forward",
+                format: format.name().to_lowercase(),
+                shape: format!("{width}-{hidden}"),
+                tokens,
+                depth: None,
+                beyond_caches: false,
+                kind: Kind::FeedForward(shape),
+            }));
+        }
+    }
+    cases
 }
 
 fn verbs() -> Vec<(&'static str, Verb)> {

@@ -7,6 +7,7 @@
 
 mod attention;
 mod experts;
+mod feed_forward;
 mod lab;
 mod list;
 mod matmul;
@@ -48,6 +49,7 @@ enum Kind {
     Matmul(matmul::Shape),
     Attention(attention::Heads, KvFormat),
     Experts(Format),
+    FeedForward(feed_forward::Shape),
     Rows(rows::Verb),
 }
 
@@ -79,6 +81,9 @@ impl Case {
                 self.depth.unwrap_or(0),
             )),
             Kind::Experts(format) => Box::new(experts::Experts::new(lab, format, self.tokens)),
+            Kind::FeedForward(shape) => {
+                Box::new(feed_forward::Network::new(lab, shape, self.tokens))
+            }
             Kind::Rows(verb) => Box::new(rows::Rows::new(lab, verb, self.tokens)),
         }
     }
@@ -214,6 +219,7 @@ mod tests {
             "embed",
             "append_kv",
             "experts",
+            "feed_forward",
         ] {
             assert!(names.iter().any(|name| name.starts_with(verb)), "{verb}");
         }
