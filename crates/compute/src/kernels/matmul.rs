@@ -306,25 +306,25 @@ fn by_strips(tile: Tile<'_, '_>, x: &QuantizedRows) {
 #[cfg(target_arch = "x86_64")]
 fn on_panels(isa: Isa, format: Format, work: impl panel::Work) {
     macro_rules! by {
-        ($run:ident, $format:ty) => {
+        ($depth:literal, $format:ty) => {
             match isa {
                 Isa::Amx => {
                     let amx = Amx::detect().expect("AMX, checked at start");
-                    tiles::$run::<$format>(amx, work);
+                    tiles::run::<$format, $depth>(amx, work);
                 }
                 isa => dispatch_x86(isa, panel::ByVectors::<$format, _>::new(work)),
             }
         };
     }
     match format {
-        Format::Q8_0 => by!(run_32, Small<BlockQ8_0>),
-        Format::Q4_0 => by!(run_32, Small<BlockQ4_0>),
-        Format::Q4_1 => by!(run_32, Small<BlockQ4_1>),
-        Format::Q5_0 => by!(run_32, Small<BlockQ5_0>),
-        Format::Q5_1 => by!(run_32, Small<BlockQ5_1>),
-        Format::Q4_K => by!(run_64, Large<BlockQ4K>),
-        Format::Q5_K => by!(run_64, Large<BlockQ5K>),
-        Format::Q6_K => by!(run_64, Large<BlockQ6K>),
+        Format::Q8_0 => by!(32, Small<BlockQ8_0>),
+        Format::Q4_0 => by!(32, Small<BlockQ4_0>),
+        Format::Q4_1 => by!(32, Small<BlockQ4_1>),
+        Format::Q5_0 => by!(32, Small<BlockQ5_0>),
+        Format::Q5_1 => by!(32, Small<BlockQ5_1>),
+        Format::Q4_K => by!(64, Large<BlockQ4K>),
+        Format::Q5_K => by!(64, Large<BlockQ5K>),
+        Format::Q6_K => by!(64, Large<BlockQ6K>),
         Format::F32 | Format::F16 | Format::BF16 => {
             panic!("{format} has no quantised activations")
         }
@@ -400,11 +400,6 @@ impl Quantized<'_, '_> {
             fetch(s, x.scales);
             fetch(s, x.sums);
         }
-        let halved = if tile.tokens == 1 && tile.out.range().len() > 1 {
-            rows_small::Halved::new(x.row(0))
-        } else {
-            None
-        };
         macro_rules! fill {
             ($kernels:ident, $($generics:tt)*) => {
                 tile.fill(
@@ -422,7 +417,7 @@ impl Quantized<'_, '_> {
         }
         macro_rules! small {
             ($block:ty) => {
-                match halved {
+                match rows_small::Halved::of(&tile, x) {
                     Some(x) => tile.fill_pairs(
                         s,
                         #[inline(always)]

@@ -5,8 +5,8 @@ use std::arch::x86_64::{__m128, __m256i};
 use std::mem::offset_of;
 use std::ops::Range;
 
-use super::matmul::{four_blocks, prefetch};
-use super::quantized::QuantizedRow;
+use super::matmul::{Tile, four_blocks, prefetch};
+use super::quantized::{QuantizedRow, QuantizedRows};
 use crate::quant::{Block, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, Half};
 use crate::simd::{BlockLanes, IntSimd};
 
@@ -93,8 +93,12 @@ pub(super) struct Halved<'a, const B: usize> {
 }
 
 impl<'a, const B: usize> Halved<'a, B> {
-    /// `None`: the row is not of such a length.
-    pub(super) fn new(x: QuantizedRow<'a>) -> Option<Self> {
+    /// `None`: there is more than one token, no pair of rows, or the rows are not of such a length.
+    pub(super) fn of(tile: &Tile<'_, '_>, x: &'a QuantizedRows) -> Option<Self> {
+        if tile.tokens > 1 || tile.out.range().len() < 2 {
+            return None;
+        }
+        let x = x.row(0);
         let blocks = x.scales.len();
         if blocks < B || 2 * (blocks % B) != B {
             return None;

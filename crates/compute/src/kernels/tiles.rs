@@ -35,20 +35,10 @@ pub(super) trait TileFormat<const DEPTH: usize> {
     );
 }
 
-/// Does `work` on panels of a 32-weight format with the instructions of `amx`.
-pub(super) fn run_32<F: TileFormat<32>>(amx: Amx, work: impl Work) {
-    let tiles = amx.tiles_of_32();
-    amx.vectors().vectorize(Run::<F, _, 32> {
-        tiles,
-        work,
-        format: PhantomData,
-    });
-}
-
-/// The same for a K format.
-pub(super) fn run_64<F: TileFormat<64>>(amx: Amx, work: impl Work) {
-    let tiles = amx.tiles_of_64();
-    amx.vectors().vectorize(Run::<F, _, 64> {
+/// Does `work` on panels of a format with the instructions of `amx`.
+pub(super) fn run<F: TileFormat<DEPTH>, const DEPTH: usize>(amx: Amx, work: impl Work) {
+    let tiles = amx.tiles();
+    amx.vectors().vectorize(Run::<F, _, DEPTH> {
         tiles,
         work,
         format: PhantomData,

@@ -120,16 +120,9 @@ impl Amx {
         self.vectors
     }
 
-    /// This thread's tiles for operands of 32 columns.
-    pub(crate) fn tiles_of_32(self) -> Tiles<32> {
-        static OF_32: Configuration = Configuration::of_depth(32);
-        Tiles::new(&OF_32)
-    }
-
-    /// This thread's tiles for operands of 64 columns.
-    pub(crate) fn tiles_of_64(self) -> Tiles<64> {
-        static OF_64: Configuration = Configuration::of_depth(64);
-        Tiles::new(&OF_64)
+    /// This thread's tiles for operands of `DEPTH` columns.
+    pub(crate) fn tiles<const DEPTH: usize>(self) -> Tiles<DEPTH> {
+        Tiles::new(const { &Configuration::of_depth(DEPTH as u8) })
     }
 }
 
