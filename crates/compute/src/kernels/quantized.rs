@@ -52,6 +52,11 @@ pub(crate) struct QuantizedRows {
     pub(crate) slabs: Slabs,
 }
 
+/// Makes room for `capacity` elements and no more.
+pub(super) fn grow<T>(data: &mut Vec<T>, capacity: usize) {
+    data.reserve_exact(capacity.saturating_sub(data.len()));
+}
+
 /// One quantised row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QuantizedRow<'a> {
@@ -79,9 +84,6 @@ impl QuantizedRows {
 
     /// Makes room for `max_rows` rows of `cols` values.
     pub(crate) fn reserve(&mut self, max_rows: usize, cols: usize) {
-        fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve_exact(capacity.saturating_sub(data.len()));
-        }
         let max_values = max_rows * cols;
         grow(&mut self.q, max_values);
         grow(&mut self.scales, max_values / self.group.width());

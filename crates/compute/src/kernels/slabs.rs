@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::quantized::Group;
+use super::quantized::{Group, grow};
 use crate::pool::{Columns, ColumnsPart, Pool, Rows};
 use crate::simd::{Isa, Kernel, Lanes, Quad, Sixteen, dispatch_x86};
 
@@ -57,9 +57,6 @@ impl Slabs {
 
     /// Makes room for `tokens` rows of `cols` values.
     pub(crate) fn reserve(&mut self, tokens: usize, cols: usize) {
-        fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve_exact(capacity.saturating_sub(data.len()));
-        }
         let slabs = tokens.div_ceil(TOKENS);
         grow(&mut self.q, slabs * cols / 4);
         grow(&mut self.scales, slabs * cols / self.group.width());
@@ -108,14 +105,21 @@ impl Slabs {
         assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
         self.group = group;
         self.resize(tokens, cols);
-        let columns = |unit| (cols / unit, width / unit);
+        let (q, scales) = (&mut self.q, &mut self.scales);
+        let (sums, wide, totals) = (&mut self.sums, &mut self.wide_sums, &mut self.totals);
         Split {
             width,
-            q: split(&mut self.q, columns(4), parts),
-            scales: split(&mut self.scales, columns(width), parts),
-            sums: split(&mut self.sums, columns(32), parts),
-            wide_sums: (group == Group::K).then(|| split(&mut self.wide_sums, columns(64), parts)),
-            totals: (group == Group::Small).then(|| split(&mut self.totals, columns(32), parts)),
+            q: Columns::new(q, cols / 4, width / 4, parts),
+            scales: Columns::new(scales, cols / width, 1, parts),
+            sums: Columns::new(sums, cols / 32, width / 32, parts),
+            wide_sums: match group {
+                Group::K => Some(Columns::new(wide, cols / 64, width / 64, parts)),
+                Group::Small => None,
+            },
+            totals: match group {
+                Group::K => None,
+                Group::Small => Some(Columns::new(totals, cols / 32, 1, parts)),
+            },
         }
     }
 
@@ -179,10 +183,6 @@ impl Slabs {
             },
         }
     }
-}
-
-fn split<T>(data: &mut [T], (width, granule): (usize, usize), parts: usize) -> Columns<'_, T> {
-    Columns::new(data, width, granule, parts)
 }
 
 /// Groups of columns of all slabs, to be written in parts.
