@@ -9,6 +9,12 @@ use crate::simd::Simd;
 /// a polynomial in r (coefficients: Cephes `expf`, S. Moshier), then `2ⁿ`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    exp_up_to_88(s, s.min_of(x, s.splat(88.0)))
+}
+
+/// [`exp`] of numbers of at most 88.
+#[inline(always)]
+pub(crate) fn exp_up_to_88<S: Simd>(s: S, x: S::F32) -> S::F32 {
     /// High part of ln 2: nine significant bits, so that n times it is exact.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -20,10 +26,6 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
         1.666_666_5e-1,
         0.5,
     ];
-    let largest = s.splat(88.0);
-    let x_in = x;
-    let x = s.select_lt(largest, x, largest, x);
-    let x = s.select_lt(x, s.splat(-87.0), s.splat(-87.0), x);
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.fma(n, s.splat(-LN2_HIGH), x);
     let r = s.fma(n, s.splat(-LN2_LOW), r);
@@ -33,7 +35,8 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     }
     let power = s.add(s.fma(s.mul(r, r), p, r), s.splat(1.0));
     let result = s.mul(power, s.exp2_integer(n));
-    s.select_lt(x_in, s.splat(-87.0), s.zero(), result)
+    // What has come of numbers below is not a power of e.
+    s.select_lt(x, s.splat(-87.0), s.zero(), result)
 }
 
 /// `x · sigmoid(x)` as `x / (1 + e⁻ˣ)`.

@@ -204,7 +204,7 @@ fn magnitude<S: Simd, const WIDTH: usize>(s: S, x: &[f32; WIDTH]) -> f32 {
     let mut largest = s.zero();
     for x in x.as_chunks::<16>().0 {
         let magnitude = s.abs(s.load(x));
-        largest = s.select_lt(largest, magnitude, magnitude, largest);
+        largest = s.max_of(largest, magnitude);
     }
     s.max(largest)
 }

@@ -148,6 +148,23 @@ impl Simd for Avx2 {
         ]
     }
 
+    // The instructions give their second operand where either is NaN.
+    #[inline(always)]
+    fn max_of(self, a: Pair, b: Pair) -> Pair {
+        [
+            op!(_mm256_max_ps(b[0], a[0])),
+            op!(_mm256_max_ps(b[1], a[1])),
+        ]
+    }
+
+    #[inline(always)]
+    fn min_of(self, a: Pair, b: Pair) -> Pair {
+        [
+            op!(_mm256_min_ps(b[0], a[0])),
+            op!(_mm256_min_ps(b[1], a[1])),
+        ]
+    }
+
     #[inline(always)]
     fn abs(self, x: Pair) -> Pair {
         [op!(abs(x[0])), op!(abs(x[1]))]
@@ -173,6 +190,12 @@ impl Simd for Avx2 {
     fn prefetch(self, bytes: &[u8], ahead: usize) {
         // SAFETY: a prefetch is a hint: no address can fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()) };
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, bytes: &[u8], ahead: usize) {
+        // SAFETY: a prefetch is a hint: no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(ahead).cast()) };
     }
 
     #[inline(always)]

@@ -72,7 +72,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn widen_f16(self, x: &[u8; 32]) -> __m512 {
         let bits = op!(_mm256_loadu_si256(x.as_ptr().cast()));
-        op!(_mm512_cvtph_ps(bits))
+        // `_mm512_cvtph_ps` asks for no exceptions, which it cannot have of an operand in memory.
+        op!(_mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(bits))
     }
 
     #[inline(always)]
@@ -124,6 +125,17 @@ impl Simd for Avx512 {
         op!(_mm512_mask_blend_ps(less, y, x))
     }
 
+    // The instructions give their second operand where either is NaN.
+    #[inline(always)]
+    fn max_of(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_max_ps(b, a))
+    }
+
+    #[inline(always)]
+    fn min_of(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_min_ps(b, a))
+    }
+
     #[inline(always)]
     fn abs(self, x: __m512) -> __m512 {
         op!(_mm512_abs_ps(x))
@@ -151,6 +163,12 @@ impl Simd for Avx512 {
     fn prefetch(self, bytes: &[u8], ahead: usize) {
         // SAFETY: a prefetch is a hint: no address can fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(ahead).cast()) };
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, bytes: &[u8], ahead: usize) {
+        // SAFETY: a prefetch is a hint: no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(ahead).cast()) };
     }
 
     #[inline(always)]

@@ -57,12 +57,6 @@ pub(crate) trait Lanes: IntSimd {
     /// Each token's four values, of at most 127, rounded to the nearest integers (ties to even).
     fn quads(self, values: [Self::F32; 4]) -> Sixteen<Quad>;
 
-    /// The larger of two numbers that are not NaN.
-    fn max_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
-
-    /// As [`super::Simd::prefetch`], but no nearer than the second cache.
-    fn prefetch_far(self, bytes: &[u8], ahead: usize);
-
     /// The canonical sums of sixteen vectors, see [`super::tree_sum`].
     fn sum_each(self, x: [Self::F32; 16]) -> Self::F32;
 

@@ -240,15 +240,21 @@ pub(crate) trait Simd: Copy {
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `if a < b { x } else { y }` in each lane.
     fn select_lt(self, a: Self::F32, b: Self::F32, x: Self::F32, y: Self::F32) -> Self::F32;
+    /// `if a < b { b } else { a }` in each lane: the first where either is NaN.
+    fn max_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if b < a { b } else { a }` in each lane: the first where either is NaN.
+    fn min_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, x: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even.
     fn round(self, x: Self::F32) -> Self::F32;
-    /// `2ⁿ` for integer-valued lanes, `-126 ≤ n ≤ 127`.
+    /// `2ⁿ` for integer-valued lanes, `-126 ≤ n ≤ 127`; anything for smaller ones.
     fn exp2_integer(self, n: Self::F32) -> Self::F32;
     /// Integer-valued lanes in `-127..=127` as bytes.
     fn narrow_i8(self, x: Self::F32, to: &mut [i8; 16]);
     /// Asks for the cache line `ahead` bytes after the start of `bytes`; it need not be theirs.
     fn prefetch(self, bytes: &[u8], ahead: usize);
+    /// The same, but no nearer than the second cache.
+    fn prefetch_far(self, bytes: &[u8], ahead: usize);
 
     /// Sum of the lanes by the canonical tree: `(x0+x2)+(x1+x3)` within each group of four lanes,
     /// then `(g0+g2)+(g1+g3)`.
@@ -296,4 +302,44 @@ pub(crate) trait Simd: Copy {
 pub(crate) fn tree_sum(x: &[f32; 16]) -> f32 {
     let group = |g: usize| (x[4 * g] + x[4 * g + 2]) + (x[4 * g + 1] + x[4 * g + 3]);
     (group(0) + group(2)) + (group(1) + group(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The larger and the smaller of sixteen pairs.
+    struct Extremes<'a>([&'a [f32; 16]; 2]);
+
+    impl<S: Simd> Kernel<S> for Extremes<'_> {
+        type Output = [[f32; 16]; 2];
+
+        #[inline(always)]
+        fn run(self, s: S) -> [[f32; 16]; 2] {
+            let [a, b] = self.0.map(|x| s.load(x));
+            let mut out = [[0.0; 16]; 2];
+            s.store(s.max_of(a, b), &mut out[0]);
+            s.store(s.min_of(a, b), &mut out[1]);
+            out
+        }
+    }
+
+    #[test]
+    fn the_larger_and_the_smaller_are_the_first_where_neither_is() {
+        let values = [f32::NAN, f32::INFINITY, -1.5, 0.0, -0.0];
+        for first in values {
+            for second in values {
+                let larger = if first < second { second } else { first };
+                let smaller = if second < first { second } else { first };
+                for isa in Isa::available() {
+                    let pairs = Extremes([&[first; 16], &[second; 16]]);
+                    assert_eq!(
+                        dispatch(isa, pairs).map(|x| x.map(f32::to_bits)),
+                        [larger, smaller].map(|x| [x.to_bits(); 16]),
+                        "{isa} of {first} and {second}"
+                    );
+                }
+            }
+        }
+    }
 }

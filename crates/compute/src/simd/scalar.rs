@@ -83,6 +83,14 @@ impl Simd for Scalar {
         std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
     }
 
+    fn max_of(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        self.select_lt(a, b, b, a)
+    }
+
+    fn min_of(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        self.select_lt(b, a, b, a)
+    }
+
     fn abs(self, x: [f32; 16]) -> [f32; 16] {
         map(x, f32::abs)
     }
@@ -102,4 +110,6 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn prefetch(self, _: &[u8], _: usize) {}
+
+    fn prefetch_far(self, _: &[u8], _: usize) {}
 }

@@ -153,20 +153,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn max_of(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        [
-            op!(_mm256_max_ps(a[0], b[0])),
-            op!(_mm256_max_ps(a[1], b[1])),
-        ]
-    }
-
-    #[inline(always)]
-    fn prefetch_far(self, bytes: &[u8], ahead: usize) {
-        // SAFETY: a prefetch is a hint: no address can fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(ahead).cast()) };
-    }
-
-    #[inline(always)]
     fn sum_each(self, x: [[__m256; 2]; 16]) -> [__m256; 2] {
         let mut sums = [x[0][0]; 4];
         for (sums, x) in sums.iter_mut().zip(x.as_chunks::<4>().0) {

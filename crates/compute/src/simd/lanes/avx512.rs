@@ -98,17 +98,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn max_of(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_max_ps(a, b))
-    }
-
-    #[inline(always)]
-    fn prefetch_far(self, bytes: &[u8], ahead: usize) {
-        // SAFETY: a prefetch is a hint: no address can fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(ahead).cast()) };
-    }
-
-    #[inline(always)]
     fn sum_each(self, x: [__m512; 16]) -> __m512 {
         op!(sum_each_512(x))
     }
