@@ -6,11 +6,15 @@
 //! groups of 32 elements, the last perhaps shorter, and the scales, in half precision, follow the
 //! quants they belong to: `[groups][16 positions]` a block of keys, `[groups]` a value.
 
+mod values;
+
 use std::ops::Range;
 
 use crate::KvFormat;
 use crate::backend::PAGE_POSITIONS;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
+
+pub(crate) use values::{Values, Widened};
 
 /// Elements that share a scale.
 const GROUP: usize = 32;
@@ -153,7 +157,7 @@ fn quantize<S: Simd>(s: S, x: &[f32]) -> ([i8; GROUP], [u8; 2]) {
     let (x, _) = padded.as_chunks::<16>();
     let (low, high) = (s.load(&x[0]), s.load(&x[1]));
     let (a, b) = (s.abs(low), s.abs(high));
-    let largest = s.max(s.select_lt(a, b, b, a));
+    let largest = s.max(s.max_of(a, b));
     let (scale, inverse) = if largest < 1e-30 {
         (0.0, 0.0)
     } else {
@@ -186,7 +190,7 @@ pub(crate) fn widen_keys<S: Simd>(
             let (halves, _) = bytes.as_chunks::<32>();
             for (i, (halves, to)) in halves.iter().zip(&mut *to).enumerate() {
                 if i % 2 == 0 {
-                    s.prefetch(ahead, offset + 32 * i);
+                    s.prefetch_far(ahead, offset + 32 * i);
                 }
                 s.store(s.widen_f16(halves), to);
             }
@@ -202,7 +206,7 @@ pub(crate) fn widen_keys<S: Simd>(
                 let scale = s.widen_f16(scale);
                 for (i, (q, to)) in quants.iter().zip(to).enumerate() {
                     if i % 4 == 0 {
-                        s.prefetch(ahead, offset + 16 * (GROUP * g + i));
+                        s.prefetch_far(ahead, offset + 16 * (GROUP * g + i));
                     }
                     s.store(s.mul(s.convert_i8(q), scale), to);
                 }
@@ -223,7 +227,7 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
     positions: Range<usize>,
     vector: usize,
     ahead: &[u8],
-    to: &mut [[[f32; 16]; V]; PAGE_POSITIONS],
+    to: &mut [[[f32; 16]; V]],
 ) {
     let width = slab.vector_bytes();
     let elements = 16 * vector..slab.head_dim.min(16 * (vector + V));
@@ -234,7 +238,7 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
             KvFormat::F16 => {
                 let value = &value[2 * elements.start..2 * elements.end];
                 for line in (0..value.len()).step_by(64) {
-                    s.prefetch(ahead, position * width + 2 * elements.start + line);
+                    s.prefetch_far(ahead, position * width + 2 * elements.start + line);
                 }
                 let (vectors, tail) = value.as_chunks::<32>();
                 for (halves, to) in vectors.iter().zip(to.iter_mut()) {
@@ -247,7 +251,7 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
                 }
             }
             KvFormat::Q8_0 => {
-                s.prefetch(ahead, position * width + elements.start);
+                s.prefetch_far(ahead, position * width + elements.start);
                 let (quants, scales) = value.split_at(slab.head_dim);
                 let (scales, _) = scales.as_chunks::<2>();
                 for (i, (q, to)) in quants[elements.clone()]

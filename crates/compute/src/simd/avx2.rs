@@ -43,6 +43,7 @@ fn halves<T, const HALF: usize, const WHOLE: usize>(x: &[T; WHOLE]) -> [&[T; HAL
 impl Simd for Avx2 {
     type F32 = Pair;
     const QUERIES: usize = 1;
+    const ROW_QUERIES: usize = 0;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {

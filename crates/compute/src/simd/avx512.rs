@@ -48,6 +48,7 @@ impl Avx512 {
 impl Simd for Avx512 {
     type F32 = __m512;
     const QUERIES: usize = 4;
+    const ROW_QUERIES: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

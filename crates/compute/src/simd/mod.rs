@@ -218,6 +218,9 @@ pub(crate) trait Simd: Copy {
     type F32: Copy;
     /// Queries that attention takes at a time, 1 to 4: their sums stay in registers.
     const QUERIES: usize;
+    /// Queries of one row that attention gives values to as they are stored, at most 8, of which two
+    /// vectors of sums each stay in registers; 0: values are always widened first.
+    const ROW_QUERIES: usize;
 
     fn splat(self, x: f32) -> Self::F32;
     fn load(self, x: &[f32; 16]) -> Self::F32;

@@ -24,6 +24,7 @@ fn at<const N: usize>(bytes: &[u8], i: usize) -> &[u8; N] {
 impl Simd for Scalar {
     type F32 = [f32; 16];
     const QUERIES: usize = 1;
+    const ROW_QUERIES: usize = 0;
 
     fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]

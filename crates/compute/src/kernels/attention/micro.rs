@@ -1,5 +1,7 @@
 //! The two inner loops: scores of sixteen positions, and weighted sums of values.
 
+use super::CHUNK;
+use crate::kernels::kv::Values;
 use crate::simd::Simd;
 
 /// Sixteen scores each of `N` queries: dot products by sixteen chains over the head's elements and
@@ -72,16 +74,17 @@ fn add<S: Simd, const N: usize>(s: S, mut a: [S::F32; N], b: [S::F32; N]) -> [S:
     a
 }
 
-/// `acc[j] = fma(p[j][t], v[t], acc[j])` for ascending t, on `V` vectors of output dimensions.
+/// `acc[j] = fma(p[j][first + t], v[t], acc[j])` for ascending t, on `V` vectors of output dimensions
+/// from `vector` on.
 #[inline(always)]
 pub(super) fn mix<S: Simd, const N: usize, const V: usize>(
     s: S,
-    p: [&[f32]; N],
-    v: &[[[f32; 16]; 4]],
-    first: usize,
+    (p, first): (&[[f32; CHUNK]; N], usize),
+    v: impl Values,
+    vector: usize,
     acc: [&mut [[f32; 16]]; N],
 ) {
-    let p = p.map(|p| &p[..v.len()]);
+    assert!(first + v.positions() <= CHUNK, "weights of a chunk");
     let acc = acc.map(|acc| &mut acc[..V]);
     let mut sums = [[s.zero(); V]; N];
     for j in 0..N {
@@ -89,13 +92,14 @@ pub(super) fn mix<S: Simd, const N: usize, const V: usize>(
             sums[j][i] = s.load(&acc[j][i]);
         }
     }
-    for t in 0..v.len() {
+    for t in 0..v.positions() {
+        v.ask(s, t, vector);
         let mut values = [s.zero(); V];
         for i in 0..V {
-            values[i] = s.load(&v[t][first + i]);
+            values[i] = v.load(s, t, vector + i);
         }
         for j in 0..N {
-            let p = s.splat(p[j][t]);
+            let p = s.splat(p[j][first + t]);
             for i in 0..V {
                 sums[j][i] = s.fma(p, values[i], sums[j][i]);
             }

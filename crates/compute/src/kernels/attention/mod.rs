@@ -13,8 +13,11 @@
 //! outlives its chunk. What a thread gets is cut by cost, in the middle of a row where need be
 //! ([`split`]); a row that is cut is merged from its chunks by the caller ([`merge_shared_rows`]).
 
+mod lines;
 mod micro;
 mod records;
+mod row;
+mod scratch;
 mod softmax;
 mod split;
 mod tile;
@@ -26,10 +29,11 @@ use crate::simd::{Isa, Kernel, Simd, dispatch};
 use crate::{AttentionShape, AttentionSpan};
 
 pub(crate) use records::merge_shared_rows;
+pub(crate) use scratch::Scratch;
 pub(crate) use split::Cut;
-pub(crate) use tile::Scratch;
 
-use tile::{QUERIES, Tile};
+use scratch::QUERIES;
+use tile::Tile;
 
 /// Positions reduced together, a whole number of pages.
 const CHUNK: usize = 256;

@@ -1,7 +1,7 @@
 //! Rows whose chunks several threads computed.
 
 use super::Work;
-use super::tile::Scratch;
+use super::scratch::Scratch;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Query heads of a unit that there is room for; with more, fewer chunks of a row fit.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::CHUNK;
-use super::tile::QUERIES;
+use super::scratch::QUERIES;
 use crate::kernels::math;
 use crate::simd::Simd;
 
@@ -37,12 +37,12 @@ pub(super) fn weigh<S: Simd>(s: S, seen: Range<usize>, weights: &mut [f32; CHUNK
     let mut largest = s.splat(f32::NEG_INFINITY);
     for scores in vectors.iter() {
         let scores = s.load(scores);
-        largest = s.select_lt(largest, scores, scores, largest);
+        largest = s.max_of(largest, scores);
     }
     let maximum = s.max(largest);
     let mut sum = s.zero();
     for weights in vectors {
-        let p = math::exp(s, s.sub(s.load(weights), s.splat(maximum)));
+        let p = math::exp_up_to_88(s, s.sub(s.load(weights), s.splat(maximum)));
         sum = s.add(sum, p);
         s.store(p, weights);
     }
@@ -78,9 +78,9 @@ impl Merge {
         for i in queries.start / 16..queries.end.div_ceil(16) {
             let at = |x: &[f32; QUERIES]| x.as_chunks::<16>().0[i];
             let (m, m_c) = (s.load(&at(&before.maxima)), s.load(&at(&chunk.maxima)));
-            let larger = s.select_lt(m, m_c, m_c, m);
-            let a = math::exp(s, s.sub(m, larger));
-            let b = math::exp(s, s.sub(m_c, larger));
+            let larger = s.max_of(m, m_c);
+            let a = math::exp_up_to_88(s, s.sub(m, larger));
+            let b = math::exp_up_to_88(s, s.sub(m_c, larger));
             let (l, l_c) = (s.load(&at(&before.sums)), s.load(&at(&chunk.sums)));
             let sum = s.fma(l_c, b, s.mul(l, a));
             s.store(larger, &mut self.merged.maxima.as_chunks_mut().0[i]);

@@ -2,20 +2,14 @@
 
 use std::ops::Range;
 
-use super::records::Records;
-use super::softmax::{Merge, Moments, weigh};
+use super::scratch::{QUERIES, Scratch, VECTORS, weights_of};
+use super::softmax::weigh;
 use super::split::{Piece, seen};
 use super::{CHUNK, Work, micro};
 use crate::backend::PAGE_POSITIONS;
-use crate::kernels::kv;
+use crate::kernels::kv::{self, Widened};
 use crate::pool::BlocksPart;
 use crate::simd::Simd;
-
-/// Queries of a tile, at most: enough that widening keys and values does not show, few enough that
-/// their scores stay in the second cache.
-pub(super) const QUERIES: usize = 128;
-/// Vectors of output dimensions that values are widened in.
-const VECTORS: usize = 4;
 
 /// Queries, and positions that they take together.
 #[derive(Debug, Default)]
@@ -34,109 +28,6 @@ impl Segments {
     }
 }
 
-/// What one thread's attention works in.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    /// Sixteen keys, `[vectors][16 elements][16 positions]`
-    keys: Vec<[[f32; 16]; 16]>,
-    /// A page of values, 64 output dimensions of it
-    values: Box<[[[f32; 16]; VECTORS]; PAGE_POSITIONS]>,
-    /// `[queries, vectors]`
-    q: Vec<[f32; 16]>,
-    /// Scores, then weights of a chunk's positions
-    weights: Vec<[f32; CHUNK]>,
-    chunk: Moments,
-    moments: Moments,
-    merge: Merge,
-    /// `[queries, vectors]`
-    chunk_out: Vec<[f32; 16]>,
-    /// `[queries, vectors]`
-    out: Vec<[f32; 16]>,
-    pub(super) records: Records,
-}
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        Self {
-            keys: Vec::new(),
-            values: Box::new([[[0.0; 16]; VECTORS]; PAGE_POSITIONS]),
-            q: Vec::new(),
-            weights: vec![[0.0; CHUNK]; QUERIES],
-            chunk: Moments::NONE,
-            moments: Moments::NONE,
-            merge: Merge::NONE,
-            chunk_out: Vec::new(),
-            out: Vec::new(),
-            records: Records::default(),
-        }
-    }
-
-    /// Makes room for heads of `head_dim` elements and sequences of `positions`.
-    pub(crate) fn reserve(&mut self, head_dim: usize, positions: usize) {
-        let vectors = head_dim.div_ceil(16);
-        let grow = |data: &mut Vec<[f32; 16]>, len: usize| {
-            if data.len() < len {
-                data.resize(len, [0.0; 16]);
-            }
-        };
-        if self.keys.len() < vectors {
-            self.keys.resize(vectors, [[0.0; 16]; 16]);
-        }
-        grow(&mut self.q, QUERIES * vectors);
-        grow(&mut self.chunk_out, QUERIES * vectors);
-        grow(&mut self.out, QUERIES * vectors);
-        self.records.reserve(vectors, positions.div_ceil(CHUNK));
-    }
-}
-
-impl Scratch {
-    /// Takes a recorded chunk for the one just computed.
-    pub(super) fn load_chunk(&mut self, maxima: &[f32], sums: &[f32], outs: &[[f32; 16]]) {
-        self.chunk.maxima[..maxima.len()].copy_from_slice(maxima);
-        self.chunk.sums[..sums.len()].copy_from_slice(sums);
-        self.chunk_out[..outs.len()].copy_from_slice(outs);
-    }
-
-    /// Merges the chunk just computed into the state of `queries`, or makes it their state.
-    #[inline(always)]
-    pub(super) fn merge_chunk<S: Simd>(
-        &mut self,
-        s: S,
-        queries: Range<usize>,
-        vectors: usize,
-        is_first: bool,
-    ) {
-        if queries.is_empty() {
-            return;
-        }
-        let columns = queries.start * vectors..queries.end * vectors;
-        let (out, chunk_out) = (&mut self.out[columns.clone()], &self.chunk_out[columns]);
-        if is_first {
-            out.copy_from_slice(chunk_out);
-            self.moments.copy(&self.chunk, queries);
-            return;
-        }
-        self.merge.prepare(s, &queries, &self.moments, &self.chunk);
-        for (query, (out, chunk_out)) in queries.zip(
-            out.chunks_exact_mut(vectors)
-                .zip(chunk_out.chunks_exact(vectors)),
-        ) {
-            self.merge
-                .merge(s, query, &mut self.moments, (out, chunk_out));
-        }
-    }
-
-    /// The outputs of `query`, divided, into `to`.
-    #[inline(always)]
-    pub(super) fn divide<S: Simd>(&self, s: S, query: usize, vectors: usize, to: &mut [f32]) {
-        let sum = s.splat(self.moments.sums[query]);
-        let out = &self.out[query * vectors..][..vectors];
-        for (out, to) in out.iter().zip(to.chunks_mut(16)) {
-            s.store_partial(s.div(s.load(out), sum), to);
-        }
-    }
-}
-
 /// Rows of a tile, at most, with `group` query heads each.
 pub(super) fn rows(group: usize) -> usize {
     (QUERIES / group).max(1)
@@ -144,12 +35,12 @@ pub(super) fn rows(group: usize) -> usize {
 
 /// A piece of the work in a scratch of its own.
 pub(super) struct Tile<'a> {
-    work: &'a Work<'a>,
-    piece: &'a Piece<'a>,
+    pub(super) work: &'a Work<'a>,
+    pub(super) piece: &'a Piece<'a>,
     kv_head: usize,
-    group: usize,
-    vectors: usize,
-    scratch: &'a mut Scratch,
+    pub(super) group: usize,
+    pub(super) vectors: usize,
+    pub(super) scratch: &'a mut Scratch,
 }
 
 impl<'a> Tile<'a> {
@@ -230,7 +121,8 @@ impl<'a> Tile<'a> {
             let seen = self.seen(row, chunk);
             let seen = seen.start - chunk * CHUNK..seen.end - chunk * CHUNK;
             for query in row * self.group..(row + 1) * self.group {
-                let (maximum, sum) = weigh(s, seen.clone(), &mut self.scratch.weights[query]);
+                let (weights, _) = self.scratch.weights.as_flattened_mut().as_chunks_mut();
+                let (maximum, sum) = weigh(s, seen.clone(), &mut weights[query]);
                 self.scratch.chunk.maxima[query] = maximum;
                 self.scratch.chunk.sums[query] = sum;
             }
@@ -254,7 +146,7 @@ impl<'a> Tile<'a> {
                 keys,
                 positions.start % PAGE_POSITIONS / 16,
                 ahead,
-                &mut self.scratch.keys[..self.vectors],
+                &mut self.scratch.keys.as_chunks_mut().0[..self.vectors],
             );
             for batch in self.batches::<S>(self.rows_that_see(&positions)) {
                 match batch.len() {
@@ -276,9 +168,9 @@ impl<'a> Tile<'a> {
         } = &mut *self.scratch;
         let vectors = self.vectors;
         let q: [&[[f32; 16]]; N] = std::array::from_fn(|j| &q[(first + j) * vectors..][..vectors]);
-        let scores = micro::scores(s, q, &keys[..vectors]);
+        let scores = micro::scores(s, q, &keys.as_chunks().0[..vectors]);
         for j in 0..N {
-            let to = &mut weights[first + j].as_chunks_mut().0[block % (CHUNK / 16)];
+            let to = &mut weights[(first + j) * (CHUNK / 16) + block % (CHUNK / 16)];
             s.store(s.mul(scores[j], s.splat(self.work.shape.scale)), to);
         }
     }
@@ -287,6 +179,7 @@ impl<'a> Tile<'a> {
     fn outputs<S: Simd>(&mut self, s: S, chunk: usize) {
         let queries = self.queries();
         self.scratch.chunk_out[..queries * self.vectors].fill([0.0; 16]);
+        let as_stored = self.takes_values_as_stored::<S>();
         let all = self.all_seen(chunk);
         for page in all.start / PAGE_POSITIONS..all.end.div_ceil(PAGE_POSITIONS) {
             let start = page * PAGE_POSITIONS;
@@ -297,9 +190,14 @@ impl<'a> Tile<'a> {
                 self.kv_head,
             );
             let ahead = self.ahead(chunk, page, true);
+            if as_stored {
+                self.add_stored(s, &positions, values, ahead);
+                continue;
+            }
             for vector in (0..self.vectors).step_by(VECTORS) {
                 let offsets = positions.start - start..positions.end - start;
-                kv::widen_values(s, values, offsets, vector, ahead, &mut self.scratch.values);
+                let to = self.scratch.values.as_chunks_mut::<VECTORS>().0;
+                kv::widen_values(s, values, offsets, vector, ahead, to);
                 for batch in self.batches::<S>(self.rows_that_see(&positions)) {
                     let segments = self.segments(batch, &positions);
                     for (queries, positions) in segments.list.into_iter().take(segments.count) {
@@ -395,12 +293,14 @@ impl<'a> Tile<'a> {
             ..
         } = &mut *self.scratch;
         let (start, len) = (positions.start, positions.len());
-        let p: [&[f32]; N] = std::array::from_fn(|j| &weights[first + j][start % CHUNK..][..len]);
+        let p = weights_of(weights, first);
         let mut rows = chunk_out[first * self.vectors..].chunks_exact_mut(self.vectors);
         let acc: [&mut [[f32; 16]]; N] = std::array::from_fn(|_| {
             &mut rows.next().expect("outputs of every query")[vector + offset..][..V]
         });
-        micro::mix::<S, N, V>(s, p, &values[start % PAGE_POSITIONS..][..len], offset, acc);
+        let (values, _) = values.as_chunks();
+        let values = Widened::<VECTORS>(&values[start % PAGE_POSITIONS..][..len]);
+        micro::mix::<S, N, V>(s, (p, start % CHUNK), values, offset, acc);
     }
 
     /// Stored bytes that are read next after the keys (or values) of a page.
