@@ -1,5 +1,6 @@
 //! A model's file, or its splits, in memory.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,9 +30,7 @@ impl ModelFile {
                 .map(|index| {
                     let sibling = split.sibling(index);
                     map(&sibling).map_err(|error| match error {
-                        Error::Open { source, .. }
-                            if source.kind() == std::io::ErrorKind::NotFound =>
-                        {
+                        Error::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                             Error::MissingSplit {
                                 missing: sibling,
                                 index,
@@ -75,6 +74,14 @@ impl ModelFile {
             .sum()
     }
 
+    /// Brings the files into memory.
+    ///
+    /// # Errors
+    /// If one cannot be read: the disk fails, or it has been truncated.
+    pub fn page_in(&self) -> io::Result<()> {
+        page_in(&self.mappings)
+    }
+
     /// Brings the files into memory in a thread of its own, while something else is done; returns at
     /// once. Until that thread is through, the files must stay as they are, too.
     ///
@@ -84,9 +91,7 @@ impl ModelFile {
         let mappings = self.mappings.clone();
         let read = move || {
             // Whoever needs the bytes reads them again, and says what is wrong.
-            let _ = mappings.iter().try_for_each(|mapping| {
-                pieces(0..mapping.len()).try_for_each(|piece| mapping.page_in(piece))
-            });
+            let _ = page_in(&mappings);
         };
         // Without a thread they are read when they are wanted.
         let _ = std::thread::Builder::new()
@@ -97,6 +102,12 @@ impl ModelFile {
     pub(crate) fn mapping(&self, shard: usize) -> &Arc<Mapping> {
         &self.mappings[shard]
     }
+}
+
+fn page_in(mappings: &[Arc<Mapping>]) -> io::Result<()> {
+    mappings.iter().try_for_each(|mapping| {
+        pieces(0..mapping.len()).try_for_each(|piece| mapping.page_in(piece))
+    })
 }
 
 /// A range in pieces that are brought into memory by one call: small enough to tell of progress, large

@@ -2,8 +2,6 @@
 //! near that is to what the machine can do.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 
 use anyhow::Context as _;
 use redline_gguf::Gguf;
@@ -94,7 +92,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     }
     let environment = Environment::detect();
     note_load(&environment);
-    read_once(&resolved)?;
+    // So that every launch finds it in the system's cache, in as large pages as a mapping gets.
+    file.page_in()
+        .with_context(|| format!("cannot read {}", resolved.path.display()))?;
     let peaks = capture::peaks(context)?;
     let job = Job {
         path: &resolved.path,
@@ -164,14 +164,6 @@ fn form(args: &Args, context: &Context) -> Form {
     } else {
         args.output
     }
-}
-
-/// Reads the file, so that every launch finds it in the system's cache.
-fn read_once(resolved: &Resolved) -> anyhow::Result<()> {
-    File::open(&resolved.path)
-        .and_then(|mut file| io::copy(&mut file, &mut io::sink()))
-        .map(drop)
-        .with_context(|| format!("cannot read {}", resolved.path.display()))
 }
 
 fn subject(gguf: &Gguf<'_>, resolved: &Resolved, file_bytes: u64) -> Subject {
