@@ -156,12 +156,13 @@ fn quantize<S: Simd>(s: S, x: &[f32]) -> ([i8; GROUP], [u8; 2]) {
     padded[..x.len()].copy_from_slice(x);
     let (x, _) = padded.as_chunks::<16>();
     let (low, high) = (s.load(&x[0]), s.load(&x[1]));
-    let (a, b) = (s.abs(low), s.abs(high));
-    let largest = s.max(s.max_of(a, b));
+    let largest = s.max_of_magnitudes(s.max_magnitude(s.abs(low), high));
     let (scale, inverse) = if largest < 1e-30 {
         (0.0, 0.0)
+    } else if largest / 127.0 > LARGEST_HALF {
+        (LARGEST_HALF, 127.0 / largest)
     } else {
-        ((largest / 127.0).min(LARGEST_HALF), 127.0 / largest)
+        (largest / 127.0, 127.0 / largest)
     };
     let mut quants = [0; GROUP];
     let (to, _) = quants.as_chunks_mut::<16>();

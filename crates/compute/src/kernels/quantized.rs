@@ -198,15 +198,14 @@ impl<S: Simd, const WIDTH: usize> Kernel<S> for Quantize<'_, WIDTH> {
     }
 }
 
-/// `max |x|`
+/// `max |x|`, or NaN if there is one.
 #[inline(always)]
 fn magnitude<S: Simd, const WIDTH: usize>(s: S, x: &[f32; WIDTH]) -> f32 {
     let mut largest = s.zero();
     for x in x.as_chunks::<16>().0 {
-        let magnitude = s.abs(s.load(x));
-        largest = s.max_of(largest, magnitude);
+        largest = s.max_magnitude(largest, s.load(x));
     }
-    s.max(largest)
+    s.max_of_magnitudes(largest)
 }
 
 #[cfg(test)]
@@ -266,6 +265,28 @@ mod tests {
             )
         ) {
             check(&x);
+        }
+    }
+
+    #[test]
+    fn a_nan_leaves_its_group_without_a_scale() {
+        for group in [Group::Small, Group::K] {
+            let width = group.width();
+            for isa in Isa::available() {
+                for place in 0..width {
+                    let mut x = [1.0; 512];
+                    x[width + place] = f32::NAN;
+                    let mut rows = QuantizedRows::with_capacity(group, x.len());
+                    rows.resize(1, x.len());
+                    let QuantizedRows {
+                        q, scales, sums, ..
+                    } = &mut rows;
+                    quantize(isa, group, &x, q, scales, sums);
+                    let spoilt: Vec<bool> = rows.scales.iter().map(|d| d.is_nan()).collect();
+                    let expected: Vec<bool> = (0..512 / width).map(|group| group == 1).collect();
+                    assert_eq!(spoilt, expected, "{isa} {group:?} {place}");
+                }
+            }
         }
     }
 

@@ -246,7 +246,7 @@ impl SplitPart<'_> {
     ) {
         let mut amax = s.zero();
         for x in values {
-            amax = s.max_of(amax, s.abs(s.load(x)));
+            amax = s.max_magnitude(amax, s.load(x));
         }
         let part = |unit| column / unit..(column + self.width) / unit;
         let inverse = scale_of(s, amax, &mut self.scales.row(slab, part(self.width))[0]);
@@ -370,12 +370,12 @@ fn quantize_group<S: Lanes>(
     let mut largest = [s.zero(); TOKENS];
     for (largest, row) in largest.iter_mut().zip(rows) {
         for x in row.as_chunks::<16>().0 {
-            *largest = s.max_of(*largest, s.abs(s.load(x)));
+            *largest = s.max_magnitude(*largest, s.load(x));
         }
     }
     let mut amax = s.zero();
     for lane in s.transpose(largest) {
-        amax = s.max_of(amax, lane);
+        amax = s.max_magnitude(amax, lane);
     }
     let mut inverse = [0.0; TOKENS];
     s.store(scale_of(s, amax, scales), &mut inverse);
@@ -411,6 +411,30 @@ fn quantize_group<S: Lanes>(
 mod tests {
     use super::*;
     use crate::kernels::quantized::{self, QuantizedRows};
+
+    #[test]
+    fn a_nan_leaves_its_group_of_one_token_without_a_scale() {
+        for group in [Group::Small, Group::K] {
+            for isa in Isa::available()
+                .into_iter()
+                .filter(|isa| *isa != Isa::Scalar)
+            {
+                for place in (0..512).step_by(7) {
+                    let token = place % TOKENS;
+                    let mut x = vec![1.0; TOKENS * 512];
+                    x[token * 512 + place] = f32::NAN;
+                    let mut slabs = Slabs::new(group);
+                    slabs.quantize(isa, &mut Pool::new(1), &x, 512);
+                    for (i, scales) in slabs.slab(0, 0..512).scales.iter().enumerate() {
+                        for (lane, scale) in scales.0.iter().enumerate() {
+                            let spoilt = (i, lane) == (place / group.width(), token);
+                            assert_eq!(scale.is_nan(), spoilt, "{isa} {group:?} {place}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_slab_holds_what_the_rows_hold() {

@@ -172,6 +172,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn max_magnitude(self, a: Pair, x: Pair) -> Pair {
+        [
+            op!(max_magnitude(a[0], x[0])),
+            op!(max_magnitude(a[1], x[1])),
+        ]
+    }
+
+    #[inline(always)]
     fn round(self, x: Pair) -> Pair {
         [op!(round(x[0])), op!(round(x[1]))]
     }
@@ -248,6 +256,13 @@ fn select_lt(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
 #[target_feature(enable = "avx2")]
 fn abs(x: __m256) -> __m256 {
     _mm256_andnot_ps(_mm256_set1_ps(-0.0), x)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn max_magnitude(a: __m256, x: __m256) -> __m256 {
+    let (a, x) = (_mm256_castps_si256(a), _mm256_castps_si256(abs(x)));
+    _mm256_castsi256_ps(_mm256_max_epi32(a, x))
 }
 
 #[inline]

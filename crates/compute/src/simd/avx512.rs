@@ -143,6 +143,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn max_magnitude(self, a: __m512, x: __m512) -> __m512 {
+        op!(max_magnitude(a, x))
+    }
+
+    #[inline(always)]
+    fn max_of_magnitudes(self, x: __m512) -> f32 {
+        let bits = op!(_mm512_castps_si512(x));
+        f32::from_bits(op!(_mm512_reduce_max_epi32(bits)).cast_unsigned())
+    }
+
+    #[inline(always)]
     fn round(self, x: __m512) -> __m512 {
         op!(_mm512_roundscale_ps::<
             { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
@@ -193,6 +204,16 @@ fn widen_bf16(bits: __m256i) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn widen_i8(bytes: __m128i) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn max_magnitude(a: __m512, x: __m512) -> __m512 {
+    let (a, x) = (
+        _mm512_castps_si512(a),
+        _mm512_castps_si512(_mm512_abs_ps(x)),
+    );
+    _mm512_castsi512_ps(_mm512_max_epi32(a, x))
 }
 
 #[inline]

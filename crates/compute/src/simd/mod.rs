@@ -248,6 +248,9 @@ pub(crate) trait Simd: Copy {
     /// `if b < a { b } else { a }` in each lane: the first where either is NaN.
     fn min_of(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, x: Self::F32) -> Self::F32;
+    /// The larger of `a`, which is not negative, and `|x|`, where NaN is larger than any number: so the
+    /// bits are ordered.
+    fn max_magnitude(self, a: Self::F32, x: Self::F32) -> Self::F32;
     /// To the nearest integer, ties to even.
     fn round(self, x: Self::F32) -> Self::F32;
     /// `2ⁿ` for integer-valued lanes, `-126 ≤ n ≤ 127`; anything for smaller ones.
@@ -276,6 +279,15 @@ pub(crate) trait Simd: Copy {
         lanes
             .into_iter()
             .fold(f32::NEG_INFINITY, |a, b| if a < b { b } else { a })
+    }
+
+    /// Largest lane of magnitudes, as [`max_magnitude`](Self::max_magnitude) orders them.
+    #[inline(always)]
+    fn max_of_magnitudes(self, x: Self::F32) -> f32 {
+        let mut lanes = [0.0; 16];
+        self.store(x, &mut lanes);
+        let bits = lanes.map(f32::to_bits);
+        f32::from_bits(bits.into_iter().fold(0, u32::max))
     }
 
     #[inline(always)]

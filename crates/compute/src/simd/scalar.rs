@@ -96,6 +96,10 @@ impl Simd for Scalar {
         map(x, f32::abs)
     }
 
+    fn max_magnitude(self, a: [f32; 16], x: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| f32::from_bits(a[i].to_bits().max(x[i].abs().to_bits())))
+    }
+
     fn round(self, x: [f32; 16]) -> [f32; 16] {
         map(x, f32::round_ties_even)
     }
