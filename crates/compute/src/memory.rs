@@ -63,6 +63,11 @@ impl<T: Pod> DerefMut for Memory<T> {
     }
 }
 
+/// Makes room for `capacity` elements and no more.
+pub(crate) fn grow<T>(data: &mut Vec<T>, capacity: usize) {
+    data.reserve_exact(capacity.saturating_sub(data.len()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

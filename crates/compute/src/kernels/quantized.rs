@@ -7,6 +7,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::slabs::{self, Slabs};
+use crate::memory::grow;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Width of an activation group.
@@ -50,11 +51,6 @@ pub(crate) struct QuantizedRows {
     /// What stands for all of the above where the panel kernels will multiply.
     #[cfg(target_arch = "x86_64")]
     pub(crate) slabs: Slabs,
-}
-
-/// Makes room for `capacity` elements and no more.
-pub(super) fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-    data.reserve_exact(capacity.saturating_sub(data.len()));
 }
 
 /// One quantised row.

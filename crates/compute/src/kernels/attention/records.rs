@@ -2,6 +2,7 @@
 
 use super::Work;
 use super::scratch::Scratch;
+use crate::memory::grow;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Query heads of a unit that there is room for; with more, fewer chunks of a row fit.
@@ -23,9 +24,6 @@ pub(crate) struct Records {
 impl Records {
     /// Makes room for rows of `chunks` chunks.
     pub(super) fn reserve(&mut self, vectors: usize, chunks: usize) {
-        fn grow<T>(data: &mut Vec<T>, capacity: usize) {
-            data.reserve_exact(capacity.saturating_sub(data.len()));
-        }
         self.clear();
         grow(&mut self.units, 2 * chunks);
         grow(&mut self.maxima, 2 * chunks * USUAL_GROUP);
