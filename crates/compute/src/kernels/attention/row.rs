@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::scratch::{Scratch, weights_of};
-use super::tile::Tile;
+use super::tile::{Tile, evenly};
 use super::{CHUNK, micro};
 use crate::KvFormat;
 use crate::backend::PAGE_POSITIONS;
@@ -42,11 +42,9 @@ impl Tile<'_> {
 
     #[inline(always)]
     fn add_all<S: Simd>(&mut self, s: S, place: usize, values: impl Values) {
-        let batches = self.group.div_ceil(S::ROW_QUERIES);
-        for batch in 0..batches {
-            let first = self.group * batch / batches;
-            let end = self.group * (batch + 1) / batches;
-            match end - first {
+        for batch in evenly(0..self.group, S::ROW_QUERIES) {
+            let first = batch.start;
+            match batch.len() {
                 1 => self.add::<S, 1>(s, first, place, values),
                 2 => self.add::<S, 2>(s, first, place, values),
                 3 => self.add::<S, 3>(s, first, place, values),

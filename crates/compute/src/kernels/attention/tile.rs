@@ -33,6 +33,13 @@ pub(super) fn rows(group: usize) -> usize {
     (QUERIES / group).max(1)
 }
 
+/// Parts of `queries` of at most `most`, as few and as alike as can be.
+pub(super) fn evenly(queries: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let (start, len) = (queries.start, queries.len());
+    let count = len.div_ceil(most);
+    (0..count).map(move |i| start + len * i / count..start + len * (i + 1) / count)
+}
+
 /// A piece of the work in a scratch of its own.
 pub(super) struct Tile<'a> {
     pub(super) work: &'a Work<'a>,
@@ -107,10 +114,8 @@ impl<'a> Tile<'a> {
         } else {
             queries.len().max(1)
         };
-        let count = run.div_ceil(S::QUERIES);
-        queries.step_by(run).flat_map(move |start| {
-            (0..count).map(move |i| start + run * i / count..start + run * (i + 1) / count)
-        })
+        let starts = queries.step_by(run);
+        starts.flat_map(move |start| evenly(start..start + run, S::QUERIES))
     }
 
     /// Scores, weights and outputs of one chunk.
