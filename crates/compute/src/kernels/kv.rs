@@ -269,3 +269,36 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scale([f32; GROUP]);
+
+    impl<S: Simd> Kernel<S> for Scale {
+        type Output = half::f16;
+
+        #[inline(always)]
+        fn run(self, s: S) -> half::f16 {
+            half::f16::from_le_bytes(quantize(s, &self.0).1)
+        }
+    }
+
+    #[test]
+    fn a_scale_is_finite_unless_there_is_a_nan() {
+        for isa in Isa::available() {
+            for place in 0..GROUP {
+                let scale = |x: f32| {
+                    let mut group = [1.0; GROUP];
+                    group[place] = x;
+                    dispatch(isa, Scale(group)).to_f32()
+                };
+                assert_eq!(scale(-127.0), 1.0, "{isa} {place}");
+                assert_eq!(scale(f32::MAX), LARGEST_HALF, "{isa} {place}");
+                assert_eq!(scale(f32::INFINITY), LARGEST_HALF, "{isa} {place}");
+                assert!(scale(f32::NAN).is_nan(), "{isa} {place}");
+            }
+        }
+    }
+}
