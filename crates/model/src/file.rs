@@ -74,12 +74,12 @@ impl ModelFile {
             .sum()
     }
 
-    /// Brings the files into memory.
+    /// Brings the files into memory, telling how many bytes are there every few megabytes.
     ///
     /// # Errors
     /// If one cannot be read: the disk fails, or it has been truncated.
-    pub fn page_in(&self) -> io::Result<()> {
-        page_in(&self.mappings)
+    pub fn page_in(&self, mut progress: impl FnMut(u64)) -> io::Result<()> {
+        page_in(&self.mappings, &mut progress)
     }
 
     /// Brings the files into memory in a thread of its own, while something else is done; returns at
@@ -91,7 +91,7 @@ impl ModelFile {
         let mappings = self.mappings.clone();
         let read = move || {
             // Whoever needs the bytes reads them again, and says what is wrong.
-            let _ = page_in(&mappings);
+            let _ = page_in(&mappings, &mut |_| {});
         };
         // Without a thread they are read when they are wanted.
         let _ = std::thread::Builder::new()
@@ -104,10 +104,16 @@ impl ModelFile {
     }
 }
 
-fn page_in(mappings: &[Arc<Mapping>]) -> io::Result<()> {
-    mappings.iter().try_for_each(|mapping| {
-        pieces(0..mapping.len()).try_for_each(|piece| mapping.page_in(piece))
-    })
+fn page_in(mappings: &[Arc<Mapping>], progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+    let mut bytes = 0;
+    for mapping in mappings {
+        for piece in pieces(0..mapping.len()) {
+            bytes += piece.len() as u64;
+            mapping.page_in(piece)?;
+            progress(bytes);
+        }
+    }
+    Ok(())
 }
 
 /// A range in pieces that are brought into memory by one call: small enough to tell of progress, large

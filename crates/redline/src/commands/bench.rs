@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use redline_gguf::Gguf;
-use redline_model::Properties;
+use redline_model::{ModelFile, Properties};
 
 use crate::bench::capture::Job;
 use crate::bench::cost::Cost;
@@ -18,6 +18,7 @@ use crate::environment::Environment;
 use crate::failure::{Incorrect, Usage};
 use crate::models::cache;
 use crate::models::{self, Resolved};
+use crate::progress::Progress;
 use crate::session::Computing;
 use crate::{output, session};
 
@@ -92,9 +93,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     }
     let environment = Environment::detect();
     note_load(&environment);
-    // So that every launch finds it in the system's cache, in as large pages as a mapping gets.
-    file.page_in()
-        .with_context(|| format!("cannot read {}", resolved.path.display()))?;
+    read(&file, &resolved)?;
     let peaks = capture::peaks(context)?;
     let job = Job {
         path: &resolved.path,
@@ -164,6 +163,17 @@ fn form(args: &Args, context: &Context) -> Form {
     } else {
         args.output
     }
+}
+
+/// Reads the file, so that every launch finds it in the system's cache, in as large pages as a
+/// mapping gets.
+fn read(file: &ModelFile, resolved: &Resolved) -> anyhow::Result<()> {
+    let label = format!("reading {}", resolved.name);
+    let mut progress = Progress::bytes(&label, Some(file.bytes()));
+    file.page_in(|bytes| progress.set(bytes))
+        .with_context(|| format!("cannot read {}", resolved.path.display()))?;
+    progress.clear();
+    Ok(())
 }
 
 fn subject(gguf: &Gguf<'_>, resolved: &Resolved, file_bytes: u64) -> Subject {
