@@ -170,10 +170,9 @@ fn form(args: &Args, context: &Context) -> Form {
 fn read(file: &ModelFile, resolved: &Resolved) -> anyhow::Result<()> {
     let label = format!("reading {}", resolved.name);
     let mut progress = Progress::bytes(&label, Some(file.bytes()));
-    file.page_in(|bytes| progress.set(bytes))
-        .with_context(|| format!("cannot read {}", resolved.path.display()))?;
+    let done = file.page_in(|bytes| progress.set(bytes));
     progress.clear();
-    Ok(())
+    done.with_context(|| format!("cannot read {}", resolved.path.display()))
 }
 
 fn subject(gguf: &Gguf<'_>, resolved: &Resolved, file_bytes: u64) -> Subject {
