@@ -10,8 +10,7 @@
 //! or else that of a virtual environment made under `target/`, which is several gigabytes.
 
 mod convert;
-mod names;
-mod plan;
+mod vocabulary;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -12,10 +12,15 @@ struct Edges {
 }
 
 /// The floor plan of ARCHITECTURE.md, edge for edge.
-const FLOOR_PLAN: [Edges; 8] = [
+const FLOOR_PLAN: [Edges; 9] = [
     Edges {
         name: "redline-gguf",
         uses: &[],
+        tests_use: &[],
+    },
+    Edges {
+        name: "redline-huggingface",
+        uses: &["redline-gguf"],
         tests_use: &[],
     },
     Edges {
@@ -57,7 +62,7 @@ const FLOOR_PLAN: [Edges; 8] = [
     Edges {
         name: "xtask",
         // Golden models are written as GGUF files.
-        uses: &["redline-gguf", "redline-testkit"],
+        uses: &["redline-gguf", "redline-huggingface", "redline-testkit"],
         tests_use: &[],
     },
 ];

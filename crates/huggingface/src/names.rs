@@ -1,12 +1,12 @@
 //! Names of tensors: from transformers' to GGUF's.
 
-use anyhow::{Context, Result, bail};
+use crate::Error;
 
 /// The GGUF name of a tensor that transformers calls `name`.
 ///
 /// Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, "Standardized tensor names",
 /// and the names in published files of each architecture.
-pub(super) fn gguf_name(architecture: &str, name: &str) -> Result<String> {
+pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String, Error> {
     let plain = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -16,10 +16,13 @@ pub(super) fn gguf_name(architecture: &str, name: &str) -> Result<String> {
     if let Some(plain) = plain {
         return Ok(plain.to_owned());
     }
-    let unknown = || format!("tensor {name:?} has no place in a GGUF file");
-    let rest = name.strip_prefix("model.layers.").with_context(unknown)?;
-    let (layer, rest) = rest.split_once('.').with_context(unknown)?;
-    let (module, kind) = rest.rsplit_once('.').with_context(unknown)?;
+    let unknown = || Error::Tensor {
+        name: name.to_owned(),
+        architecture,
+    };
+    let rest = name.strip_prefix("model.layers.").ok_or_else(unknown)?;
+    let (layer, rest) = rest.split_once('.').ok_or_else(unknown)?;
+    let (module, kind) = rest.rsplit_once('.').ok_or_else(unknown)?;
     // Gemma norms a sub-layer's result too, and calls that norm what others call the next one's.
     let sandwich = architecture == "gemma3";
     let short = match module {
@@ -40,12 +43,13 @@ pub(super) fn gguf_name(architecture: &str, name: &str) -> Result<String> {
         // Gate rows first; a tensor of its own in the files of other architectures.
         "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
-        _ => bail!(unknown()),
+        _ => return Err(unknown()),
     };
     Ok(format!("blk.{layer}.{short}.{kind}"))
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
