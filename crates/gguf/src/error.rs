@@ -175,6 +175,13 @@ pub enum Error {
         second: usize,
     },
 
+    #[error("tensor {tensor}: its shape takes {expected} bytes, found {found}")]
+    TensorBytes {
+        tensor: String,
+        expected: usize,
+        found: usize,
+    },
+
     #[error("shard {shard}: {key} is {found}: expected {expected}")]
     Split {
         shard: usize,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, quote};
 use crate::metadata::Metadata;
-use crate::shard::Shard;
+use crate::shard::{Shard, check_shape};
 use crate::tensor_type::TensorType;
 
 /// A tensor of the directory, with its bytes.
@@ -81,6 +81,27 @@ impl<'a> Gguf<'a> {
             tensors,
             by_name,
         })
+    }
+
+    /// The same directory with tensors added whose bytes are elsewhere. Their `shard` and `offset` are the
+    /// caller's.
+    ///
+    /// # Errors
+    /// If a shape is not GGUF's or not that of the bytes, or two tensors have the same name.
+    pub fn with_tensors(mut self, tensors: Vec<Tensor<'a>>) -> Result<Self, Error> {
+        for tensor in &tensors {
+            let expected = check_shape(tensor.name, &tensor.dims, tensor.tensor_type)?;
+            if expected != tensor.data.len() {
+                return Err(Error::TensorBytes {
+                    tensor: quote(tensor.name),
+                    expected,
+                    found: tensor.data.len(),
+                });
+            }
+        }
+        self.tensors.extend(tensors);
+        self.by_name = sort_by_name(&self.tensors)?;
+        Ok(self)
     }
 
     /// Version of the format: 2 or 3.

@@ -109,6 +109,30 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
+    /// A folder, or a file in it, is not what a model's is.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// The folder or the file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// A folder's configuration, or a tensor that contradicts it.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: redline_huggingface::Error,
+    },
+    /// A file of tensors is malformed.
+    #[error("{}: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: safetensors::SafeTensorError,
+    },
     /// A load option is out of range.
     #[error("load option {option}: expected {expected}, found {found}")]
     Option {

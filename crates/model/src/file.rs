@@ -1,4 +1,4 @@
-//! A model's file, or its splits, in memory.
+//! A model's file, its splits, or a folder as transformers keeps one, in memory.
 
 use std::io;
 use std::ops::Range;
@@ -9,21 +9,29 @@ use redline_compute::Mapping;
 use redline_gguf::Gguf;
 
 use crate::Error;
+use crate::folder::{Borrowed, Folder};
 
-/// A mapped GGUF file with all its splits.
+/// A mapped GGUF file with all its splits, or a folder of safetensors as if it were one.
 #[derive(Debug)]
 pub struct ModelFile {
     mappings: Vec<Arc<Mapping>>,
+    /// Tensors of all mappings but the first, which is a GGUF file; none: all are GGUF files.
+    borrowed: Vec<Borrowed>,
 }
 
 impl ModelFile {
-    /// Maps `path`; if its name ends in `-00001-of-0000N.gguf` (any of the N), all siblings too.
+    /// Maps `path`; if its name ends in `-00001-of-0000N.gguf` (any of the N), all siblings too. A folder
+    /// is one with `config.json` and `model.safetensors`, or the index of its shards.
     ///
     /// The files must stay as they are while this value, or a model loaded from it, lives.
     ///
     /// # Errors
-    /// If a file cannot be opened or a sibling is missing.
+    /// If a file cannot be opened or a sibling is missing; if a folder holds no model that is known.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            let Folder { mappings, borrowed } = Folder::open(path)?;
+            return Ok(Self { mappings, borrowed });
+        }
         let mappings = match SplitName::parse(path)? {
             None => vec![map(path)?],
             Some(split) => (1..=split.count)
@@ -42,7 +50,10 @@ impl ModelFile {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Self { mappings })
+        Ok(Self {
+            mappings,
+            borrowed: Vec::new(),
+        })
     }
 
     /// Takes the bytes of a file, or of its splits in order, that are already in memory.
@@ -53,7 +64,10 @@ impl ModelFile {
             .map(Mapping::from_bytes)
             .map(Arc::new)
             .collect();
-        Self { mappings }
+        Self {
+            mappings,
+            borrowed: Vec::new(),
+        }
     }
 
     /// Parses header, metadata and tensor directory.
@@ -61,8 +75,23 @@ impl ModelFile {
     /// # Errors
     /// If the bytes are not valid GGUF.
     pub fn gguf(&self) -> Result<Gguf<'_>, Error> {
-        let shards: Vec<&[u8]> = self.mappings.iter().map(|mapping| &***mapping).collect();
-        Ok(Gguf::parse(&shards)?)
+        let files = if self.is_folder() {
+            &self.mappings[..1]
+        } else {
+            &*self.mappings
+        };
+        let shards: Vec<&[u8]> = files.iter().map(|mapping| &***mapping).collect();
+        let borrowed = self
+            .borrowed
+            .iter()
+            .map(|tensor| tensor.tensor(&self.mappings));
+        Ok(Gguf::parse(&shards)?.with_tensors(borrowed.collect())?)
+    }
+
+    /// Whether this is a folder of safetensors.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        !self.borrowed.is_empty()
     }
 
     /// Bytes of all splits.
@@ -126,7 +155,7 @@ pub(crate) fn pieces(range: Range<usize>) -> impl Iterator<Item = Range<usize>> 
         .map(move |start| start..end.min(start + PIECE))
 }
 
-fn map(path: &Path) -> Result<Arc<Mapping>, Error> {
+pub(crate) fn map(path: &Path) -> Result<Arc<Mapping>, Error> {
     Mapping::open(path)
         .map(Arc::new)
         .map_err(|source| Error::Open {

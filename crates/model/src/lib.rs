@@ -14,6 +14,7 @@
 mod arch;
 mod error;
 mod file;
+mod folder;
 mod forward;
 mod hash;
 mod load;

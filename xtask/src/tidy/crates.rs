@@ -35,7 +35,7 @@ const FLOOR_PLAN: [Edges; 9] = [
     },
     Edges {
         name: "redline-model",
-        uses: &["redline-compute", "redline-gguf"],
+        uses: &["redline-compute", "redline-gguf", "redline-huggingface"],
         tests_use: &["redline-testkit"],
     },
     Edges {

@@ -4,9 +4,8 @@ use super::{Findings, Tree};
 
 const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "gemma3"];
 
-/// Where the names may stand: the one match, what has other names for them, the writers of model files,
-/// and vocabularies, whose
-/// kinds share some of the names.
+/// Where the names may stand: the one match, what knows other names for them, the writers of model
+/// files, and vocabularies, whose kinds share some of the names.
 const HOMES: [&str; 6] = [
     "crates/huggingface/src/",
     "crates/model/src/arch/mod.rs",

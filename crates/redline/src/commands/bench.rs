@@ -26,7 +26,7 @@ use crate::{output, session};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[arg(help = format!(
-        "A GGUF file, a short name, or `synth:<shape>[:<quant>]` [default: {}]",
+        "A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]` [default: {}]",
         models::SYNTHETIC_DEFAULT
     ))]
     model: Option<String>,

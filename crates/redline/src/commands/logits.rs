@@ -23,7 +23,7 @@ use crate::{models, npy, output, session};
 /// Flags of `logits`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     model: String,
     /// The token ids; nothing is added to them
     #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', required = true)]

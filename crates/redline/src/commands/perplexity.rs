@@ -25,7 +25,7 @@ const LOGIT_BYTES: usize = 64 << 20;
 /// Flags of `perplexity`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     model: String,
     /// The text, in UTF-8; `-` is stdin, and so is nothing where something is piped in
     file: Option<PathBuf>,

@@ -20,7 +20,7 @@ use crate::{input, output};
 /// Flags of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     pub(super) model: Option<String>,
     /// What to answer or continue; without it, a chat on a terminal, else what is piped in
     pub(super) prompt: Option<String>,

@@ -9,7 +9,7 @@ use crate::{models, output, session};
 /// Flags of `tokenize`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     model: String,
     /// The text
     text: String,

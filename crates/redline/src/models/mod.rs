@@ -20,7 +20,7 @@ pub(crate) const SYNTHETIC_DEFAULT: &str = "synth:qwen2.5-0.5b:q4_k_m";
 /// A model that is on this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
-    /// Its file; of a split model, the first.
+    /// Its file, of a split model the first; or its folder.
     pub(crate) path: PathBuf,
     /// How the user calls it.
     pub(crate) name: String,
@@ -71,12 +71,16 @@ fn resolve_name(name: &str, context: &Context) -> anyhow::Result<Resolved> {
     })
 }
 
-/// The file a name means that is none of ours.
+/// The file, or folder as transformers keeps a model, that a name means which is none of ours.
 fn existing(name: &str) -> anyhow::Result<PathBuf> {
     let path = PathBuf::from(name);
     let error = match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => return Ok(path),
-        Ok(_) => return Err(Usage(format!("{name}: expected a GGUF file, found a folder")).into()),
+        Ok(_) if path.join("config.json").exists() => return Ok(path),
+        Ok(_) => {
+            let expected = "expected a GGUF file, or a folder with config.json and safetensors";
+            return Err(Usage(format!("{name}: {expected}, found another folder")).into());
+        }
         Err(error) => error,
     };
     // A path that is mistyped and a name that is unknown look alike.

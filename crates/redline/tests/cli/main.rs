@@ -3,6 +3,7 @@
 
 mod bench;
 mod chat;
+mod folder;
 mod generate;
 mod models;
 mod perplexity;

@@ -45,7 +45,11 @@ fn models_that_are_none() {
         );
         fails("synth:no-such-shape", 2, &["no-such-shape", "tiny-llama"]);
         fails("synth:tiny-llama:q9_9", 2, &["q9_9"]);
-        fails(folder_name, 2, &["expected a GGUF file, found a folder"]);
+        fails(
+            folder_name,
+            2,
+            &["expected a GGUF file, or a folder with config.json"],
+        );
         fails(&text, 1, &["text.gguf", "GGUF"]);
         fails(&empty, 1, &["empty.gguf"]);
         fails(&magic, 1, &["magic.gguf"]);

@@ -5,7 +5,7 @@ mod sheet;
 use std::collections::BTreeMap;
 
 use redline_gguf::{Array, Gguf, Tensor, Value};
-use redline_model::{MemoryPlan, Properties};
+use redline_model::{MemoryPlan, ModelFile, Properties};
 use redline_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
@@ -20,7 +20,7 @@ const SHOWN_ELEMENTS: usize = 8;
 /// Flags of `inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     model: String,
     /// Positions to plan the memory for [default: those of a chat, 4096 at most]
     #[arg(long, value_name = "TOKENS")]
@@ -33,8 +33,11 @@ struct Report<'a> {
     model: &'a str,
     path: String,
     file_bytes: u64,
+    /// Of the directory; a folder's is made in memory.
     gguf_version: u32,
     alignment: usize,
+    /// Whether the model is a folder of safetensors.
+    safetensors: bool,
     architecture: &'a str,
     /// Why the model cannot be run, if it cannot.
     unsupported: Option<String>,
@@ -104,7 +107,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let resolved = models::resolve(Some(&args.model), context)?;
     let file = session::open(&resolved)?;
     let gguf = session::parse(&file, &resolved)?;
-    let report = report(&gguf, &resolved, file.bytes(), context);
+    let report = report(&gguf, &resolved, &file, context);
     if context.json {
         return output::json(&report);
     }
@@ -114,7 +117,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 fn report<'a>(
     gguf: &'a Gguf<'a>,
     resolved: &'a Resolved,
-    file_bytes: u64,
+    file: &ModelFile,
     context: &Context,
 ) -> Report<'a> {
     let tokenizer = Tokenizer::from_gguf(gguf.metadata());
@@ -127,9 +130,10 @@ fn report<'a>(
     Report {
         model: &resolved.name,
         path: resolved.path.display().to_string(),
-        file_bytes,
+        file_bytes: file.bytes(),
         gguf_version: gguf.version(),
         alignment: gguf.alignment(),
+        safetensors: file.is_folder(),
         architecture: gguf
             .metadata()
             .str("general.architecture")

@@ -67,13 +67,13 @@ fn head(report: &Report<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "file",
         format!("{} ({})", report.path, units::bytes(report.file_bytes)),
     )?;
-    line(
-        "format",
-        format!(
-            "GGUF version {}, alignment {}",
-            report.gguf_version, report.alignment
-        ),
-    )?;
+    let format = if report.safetensors {
+        "safetensors, under the names of GGUF".to_owned()
+    } else {
+        let (version, alignment) = (report.gguf_version, report.alignment);
+        format!("GGUF version {version}, alignment {alignment}")
+    };
+    line("format", format)?;
     line("architecture", report.architecture.to_owned())?;
     line("parameters", units::count(report.parameters))?;
     line(
