@@ -15,6 +15,8 @@ const ARCHITECTURES: [(&str, &str); 5] = [
     ("gemma3_text", "gemma3"),
 ];
 
+/// More than any model's heads, or their elements.
+const MAX_SIZE: usize = 1 << 24;
 /// What a reader of `gemma3` assumes where the file is silent.
 const DEFAULT_PATTERN: usize = 6;
 const DEFAULT_LOCAL_BASE: f32 = 10_000.0;
@@ -101,12 +103,11 @@ impl Config {
                 known: ARCHITECTURES.map(|(name, _)| name).join(", "),
             });
         };
-        let heads = raw.num_attention_heads;
-        if heads == 0 {
-            return value("num_attention_heads", "a number above 0", &heads);
-        }
-        let head_dim = raw.head_dim.unwrap_or(raw.hidden_size as usize / heads);
+        let heads = size("num_attention_heads", raw.num_attention_heads)?;
         let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
+        let kv_heads = size("num_key_value_heads", kv_heads)?;
+        let head_dim = raw.head_dim.unwrap_or(raw.hidden_size as usize / heads);
+        let head_dim = size("head_dim", head_dim)?;
         let (mut rope, mut local_rope) = match raw.rope_parameters.take() {
             Some(Ropes::ByLayer {
                 full_attention,
@@ -296,6 +297,14 @@ impl Config {
         };
         Some((0..self.head_dim / 2).map(factor_of).collect())
     }
+}
+
+/// A number of heads or of their elements: products of two stay far from overflow.
+fn size(key: &'static str, found: usize) -> Result<usize, Error> {
+    if (1..=MAX_SIZE).contains(&found) {
+        return Ok(found);
+    }
+    value(key, &format!("1..={MAX_SIZE}"), &found)
 }
 
 fn value<T>(key: &'static str, expected: &str, found: &dyn std::fmt::Display) -> Result<T, Error> {

@@ -1,0 +1,164 @@
+//! Configurations as published models have them, of transformers 4 and 5.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use redline_gguf::{Gguf, Writer};
+use redline_huggingface::{Change, Config};
+
+/// The metadata that a configuration becomes.
+fn declared(json: &str) -> Vec<u8> {
+    let mut writer = Writer::new();
+    let config = Config::parse(json).unwrap();
+    config.declare("m", &mut writer).unwrap();
+    writer.start(Vec::new()).unwrap().finish().unwrap()
+}
+
+fn check(json: &str, numbers: &[(&str, Option<u64>)], floats: &[(&str, Option<f32>)]) {
+    let file = declared(json);
+    let gguf = Gguf::parse(&[&file]).unwrap();
+    let metadata = gguf.metadata();
+    for (key, expected) in numbers {
+        assert_eq!(metadata.u64(key).unwrap(), *expected, "{key}");
+    }
+    for (key, expected) in floats {
+        assert_eq!(metadata.f32(key).unwrap(), *expected, "{key}");
+    }
+}
+
+/// Llama 3.2 1B: `rope_scaling` beside `rope_theta`, and no `head_dim`.
+const LLAMA: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
+  "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+  "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+  "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+  "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+  "tie_word_embeddings": true, "eos_token_id": [128001, 128008, 128009]
+}"#;
+
+#[test]
+fn llama_3() {
+    check(
+        LLAMA,
+        &[
+            ("llama.attention.key_length", Some(64)),
+            ("llama.attention.head_count_kv", Some(8)),
+            ("llama.rope.dimension_count", Some(64)),
+            ("llama.attention.sliding_window", None),
+        ],
+        &[("llama.rope.freq_base", Some(500_000.0))],
+    );
+    let config = Config::parse(LLAMA).unwrap();
+    let factors = config.rope_factors();
+    let [(name, factors)] = factors.as_slice() else {
+        panic!("{factors:?}")
+    };
+    assert_eq!((*name, factors.len()), ("rope_freqs.weight", 32));
+    // Fast pairs are kept, slow ones stretched by the factor.
+    assert_eq!((factors[0], factors[31]), (1.0, 32.0));
+    assert!(factors.is_sorted());
+}
+
+#[test]
+fn where_tensors_go() {
+    let config = Config::parse(LLAMA).unwrap();
+    let place = |name: &str| config.place(name).unwrap();
+    let key = place("model.layers.3.self_attn.k_proj.weight").unwrap();
+    assert_eq!(key.name, "blk.3.attn_k.weight");
+    let (heads, head_dim) = (8, 64);
+    assert_eq!(key.change, Change::Interleave { heads, head_dim });
+    let value = place("model.layers.3.self_attn.v_proj.weight").unwrap();
+    assert_eq!(value.change, Change::None);
+    // The same weights as the embedding, and tables that old files carry.
+    assert_eq!(place("lm_head.weight"), None);
+    assert_eq!(place("model.layers.0.self_attn.rotary_emb.inv_freq"), None);
+    let error = config.place("model.layers.0.mlp.router.weight");
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("router") && error.contains("llama"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_window_that_is_not_used_is_none() {
+    let qwen = |used: bool| {
+        format!(
+            r#"{{"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+            "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+            "vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-06,
+            "rope_theta": 1000000.0, "sliding_window": 32768, "use_sliding_window": {used}}}"#
+        )
+    };
+    let key = "qwen2.attention.sliding_window";
+    check(&qwen(false), &[(key, None)], &[]);
+    check(&qwen(true), &[(key, Some(32_768))], &[]);
+}
+
+#[test]
+fn phi_3_of_transformers_4() {
+    let factors = |first: u32| {
+        let all: Vec<String> = (first..first + 48).map(|i| format!("{i}.0")).collect();
+        all.join(",")
+    };
+    let json = format!(
+        r#"{{"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "vocab_size": 32064, "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
+        "original_max_position_embeddings": 4096, "rope_theta": 10000.0, "sliding_window": 262144,
+        "rope_scaling": {{"type": "longrope", "short_factor": [{}], "long_factor": [{}]}}}}"#,
+        factors(1),
+        factors(2),
+    );
+    check(
+        &json,
+        &[("phi3.rope.scaling.original_context_length", Some(4096))],
+        // sqrt(1 + ln 32 / ln 4096)
+        &[("phi3.rope.scaling.attn_factor", Some(1.190_238_1))],
+    );
+    let factors = Config::parse(&json).unwrap().rope_factors();
+    assert_eq!(factors.iter().map(|(_, f)| f.len()).sum::<usize>(), 96);
+}
+
+#[test]
+fn gemma_3_of_transformers_4() {
+    let json = r#"{"model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048,
+        "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "head_dim": 256, "vocab_size": 262144, "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "rope_local_base_freq": 20000.0,
+        "sliding_window": 512, "sliding_window_pattern": 3, "rope_scaling": null}"#;
+    check(
+        json,
+        &[
+            ("gemma3.attention.key_length", Some(256)),
+            ("gemma3.attention.sliding_window", Some(512)),
+            ("gemma3.attention.sliding_window_pattern", Some(3)),
+        ],
+        &[("gemma3.rope.freq_base_swa", Some(20_000.0))],
+    );
+}
+
+#[test]
+fn what_cannot_be_taken_is_named() {
+    let error = |json: &str| Config::parse(json).unwrap_err().to_string();
+    let edited = |from: &str, to: &str| {
+        assert!(LLAMA.contains(from));
+        LLAMA.replace(from, to)
+    };
+    assert!(error("{").starts_with("config.json: "));
+    assert!(error(r#"{"model_type": "llama"}"#).contains("missing field"));
+    let unknown = error(&edited("\"llama\"", "\"llama9\""));
+    assert!(unknown.contains("unknown model_type \"llama9\": expected one of llama, mistral"));
+    let headless = error(&edited(
+        "\"num_attention_heads\": 32",
+        "\"num_attention_heads\": 0",
+    ));
+    assert!(headless.contains("num_attention_heads is 0"), "{headless}");
+    let huge = edited(
+        "\"num_key_value_heads\": 8",
+        "\"num_key_value_heads\": 18446744073709551615",
+    );
+    assert!(error(&huge).contains("num_key_value_heads is 18446744073709551615"));
+    let config = Config::parse(&edited("\"llama3\"", "\"spiral\"")).unwrap();
+    let error = config.declare("m", &mut Writer::new()).unwrap_err();
+    assert!(error.to_string().contains("rope type is spiral"), "{error}");
+}
