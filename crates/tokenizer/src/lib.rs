@@ -1,9 +1,10 @@
 //! Text to token ids and back, streaming decode, chat templates.
 //!
-//! A [`Tokenizer`] is built from the metadata of a GGUF file. Two kinds are known: `gguf-bpe`
-//! (`tokenizer.ggml.model` = `gpt2`: byte-level BPE, words cut as `tokenizer.ggml.pre` says) and
-//! `gguf-spm` (`llama`: SentencePiece BPE with byte fallback). Ids are those of the upstream
-//! tokenizer, the one that the model was trained with; `tests/golden.rs` holds them to it.
+//! A [`Tokenizer`] is built from the metadata of a GGUF file. Three kinds are known: `gguf-bpe`
+//! (`tokenizer.ggml.model` = `gpt2`: byte-level BPE, words cut as `tokenizer.ggml.pre` says),
+//! `gguf-spm` (`llama`: SentencePiece BPE with byte fallback) and `gguf-wpm` (`bert`: WordPiece). Ids
+//! are those of the upstream tokenizer, the one that the model was trained with; `tests/golden.rs`
+//! holds them to it.
 //!
 //! # What it promises about hostile input
 //!
@@ -26,6 +27,7 @@ mod pre;
 mod sentence_piece;
 mod template;
 mod vocabulary;
+mod word_piece;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use decode::{Pieces, Spelling};
 use pre::Preset;
 use sentence_piece::SentencePiece;
 use vocabulary::{SpecialTokens, Vocabulary};
+use word_piece::WordPiece;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -71,6 +74,7 @@ pub struct Tokenizer {
 enum Encoder {
     ByteLevel(ByteLevel),
     SentencePiece(SentencePiece),
+    WordPiece(WordPiece),
 }
 
 impl Tokenizer {
@@ -85,27 +89,31 @@ impl Tokenizer {
         match metadata.require_str(MODEL)? {
             "gpt2" => Self::byte_level(metadata),
             "llama" => Self::sentence_piece(metadata),
+            "bert" => Self::word_piece(metadata),
             found => Err(Error::UnknownModel {
                 key: MODEL,
                 found: error::quote(found),
-                known: "gpt2, llama".to_owned(),
+                known: "gpt2, llama, bert".to_owned(),
             }),
         }
     }
 
     fn byte_level(metadata: &Metadata<'_>) -> Result<Self, Error> {
         let preset = Preset::named(PRE, metadata.require_str(PRE)?)?;
+        let vocabulary = Vocabulary::read(metadata)?;
         let defaults = SpecialTokens {
             add_bos: preset.add_bos,
             ..SpecialTokens::default()
         };
-        Self::build(metadata, defaults, |vocabulary, special| {
+        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
+        Self::build(metadata, vocabulary, special, |vocabulary, special| {
             let encoder = ByteLevel::new(metadata, vocabulary, &preset, special.unknown)?;
             Ok((Encoder::ByteLevel(encoder), Spelling::ByteLevel))
         })
     }
 
     fn sentence_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
+        let vocabulary = Vocabulary::read(metadata)?;
         // The layout of Llama's vocabulary, for files that leave it to be known.
         let defaults = SpecialTokens {
             unknown: Some(TokenId(0)),
@@ -114,7 +122,8 @@ impl Tokenizer {
             add_bos: true,
             add_eos: false,
         };
-        Self::build(metadata, defaults, |vocabulary, special| {
+        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
+        Self::build(metadata, vocabulary, special, |vocabulary, special| {
             let encoder = SentencePiece::new(metadata, vocabulary, special.unknown)?;
             let strip_space = encoder.space_prefix;
             Ok((
@@ -124,13 +133,21 @@ impl Tokenizer {
         })
     }
 
+    fn word_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
+        let vocabulary = Vocabulary::read(metadata)?;
+        let (special, unknown) = SpecialTokens::read_bert(metadata, &vocabulary)?;
+        Self::build(metadata, vocabulary, special, |vocabulary, _| {
+            let encoder = WordPiece::from_gguf(metadata, vocabulary, unknown)?;
+            Ok((Encoder::WordPiece(encoder), Spelling::WordPiece))
+        })
+    }
+
     fn build<'a>(
         metadata: &Metadata<'a>,
-        defaults: SpecialTokens,
+        mut vocabulary: Vocabulary<'a>,
+        special: SpecialTokens,
         encoder: impl FnOnce(&mut Vocabulary<'a>, &SpecialTokens) -> Result<(Encoder, Spelling), Error>,
     ) -> Result<Self, Error> {
-        let mut vocabulary = Vocabulary::read(metadata)?;
-        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
         let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
         let (encoder, spelling) = encoder(&mut vocabulary, &special)?;
         let text = |id: Option<TokenId>| id.map(|id| vocabulary.pieces[id.0 as usize]);
@@ -165,6 +182,9 @@ impl Tokenizer {
                 (Part::Text(text), Encoder::SentencePiece(encoder)) => {
                     encoder.encode(text, &mut ids)?;
                 }
+                (Part::Text(text), Encoder::WordPiece(encoder)) => {
+                    encoder.encode(text, &mut ids)?
+                }
             }
         }
         if options.add_special && self.special.add_eos {
@@ -177,6 +197,8 @@ impl Tokenizer {
     /// have no text.
     ///
     /// Where encoding puts a space before a text (SentencePiece), a space at the start is left out.
+    /// WordPiece knows words only: they come with a space between them, and none before `.`, `?`, `!`
+    /// and `,`.
     #[must_use]
     pub fn decode(&self, ids: &[TokenId], skip_special: bool) -> String {
         self.pieces.decode(ids, skip_special)
@@ -245,12 +267,13 @@ impl Tokenizer {
         &self.ends
     }
 
-    /// `"gguf-bpe"` or `"gguf-spm"`.
+    /// `"gguf-bpe"`, `"gguf-spm"` or `"gguf-wpm"`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.encoder {
             Encoder::ByteLevel(_) => "gguf-bpe",
             Encoder::SentencePiece(_) => "gguf-spm",
+            Encoder::WordPiece(_) => "gguf-wpm",
         }
     }
 

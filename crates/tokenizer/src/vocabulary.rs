@@ -185,6 +185,8 @@ pub(crate) struct SpecialTokens {
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id"; // so spelled
+const CLASS: &str = "tokenizer.ggml.cls_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
@@ -219,6 +221,38 @@ impl SpecialTokens {
             });
         }
         Ok(special)
+    }
+}
+
+impl SpecialTokens {
+    /// Reads the roles of a BERT vocabulary, where `[CLS]` begins a text and `[SEP]` ends it, always;
+    /// and the unknown token by itself. Files name them by several keys or not at all; then they are
+    /// known by their texts.
+    pub(crate) fn read_bert(
+        metadata: &Metadata<'_>,
+        vocabulary: &Vocabulary<'_>,
+    ) -> Result<(Self, TokenId), Error> {
+        let find = |keys: &[&'static str], piece| {
+            for key in keys {
+                if let Some(id) = special_id(metadata, vocabulary.len(), key)? {
+                    return Ok(id);
+                }
+            }
+            let id = vocabulary.id(piece).map(TokenId);
+            id.ok_or(Error::MissingRole {
+                key: keys[0],
+                piece,
+            })
+        };
+        let unknown = find(&[UNKNOWN], "[UNK]")?;
+        let special = Self {
+            bos: Some(find(&[BOS, CLASS], "[CLS]")?),
+            eos: Some(find(&[SEPARATOR, EOS], "[SEP]")?),
+            unknown: Some(unknown),
+            add_bos: true,
+            add_eos: true,
+        };
+        Ok((special, unknown))
     }
 }
 

@@ -146,6 +146,11 @@ fn gpt_oss_as_upstream() {
 }
 
 #[test]
+fn bert_as_upstream() {
+    check("bert", include_str!("data/bert.json"));
+}
+
+#[test]
 fn gemma3_gguf_as_upstream() {
     let Some(path) = redline_testkit::cached(redline_testkit::GEMMA3) else {
         return;

@@ -6,7 +6,10 @@ mod support;
 use redline_gguf::ArrayBuf;
 use redline_tokenizer::Error;
 
-use support::small::{byte_level, byte_level_pieces, sentence_piece, sentence_piece_pieces};
+use support::small::{
+    byte_level, byte_level_pieces, sentence_piece, sentence_piece_pieces, word_piece,
+    word_piece_pieces,
+};
 use support::{BYTE, CONTROL, File, NORMAL, PARSED, Piece, USER_DEFINED};
 
 #[track_caller]
@@ -28,7 +31,7 @@ fn byte_level_of(pieces: &[Piece]) -> File {
 fn unknown_names_are_answered_with_the_known_ones() {
     refused(
         File::new("t5"),
-        &["tokenizer.ggml.model", "\"t5\"", "gpt2, llama"],
+        &["tokenizer.ggml.model", "\"t5\"", "gpt2, llama, bert"],
     );
     refused(
         byte_level("klingon"),
@@ -122,6 +125,21 @@ fn ids_lie_within_the_vocabulary() {
     refused(file, &["add_bos_token", "bos_token_id"]);
     let file = byte_level_of(&byte_level_pieces()).set("ggml.add_eos_token", true);
     refused(file, &["add_eos_token", "eos_token_id"]);
+}
+
+#[test]
+fn a_bert_vocabulary_has_its_roles() {
+    for (at, key) in [(0, "unknown"), (1, "bos"), (2, "seperator")] {
+        let mut pieces = word_piece_pieces();
+        pieces[at].0 = "other".to_owned();
+        let role = word_piece_pieces()[at].0.clone();
+        refused(File::new("bert").pieces(&pieces), &[key, &role]);
+        let file = File::new("bert").pieces(&pieces);
+        let named = file.set(&format!("ggml.{key}_token_id"), u32::try_from(at).unwrap());
+        assert!(named.tokenizer().is_ok());
+    }
+    let file = word_piece().set("ggml.seperator_token_id", 99_u32);
+    refused(file, &["seperator_token_id", "99"]);
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! What the two kinds of tokenizers do, on vocabularies small enough to follow by hand.
+//! What the three kinds of tokenizers do, on vocabularies small enough to follow by hand.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
 use redline_tokenizer::{EncodeOptions, Error, TokenId, Tokenizer};
 
-use support::small::{byte_level, byte_level_pieces, sentence_piece, sentence_piece_pieces};
+use support::small::{
+    byte_level, byte_level_pieces, sentence_piece, sentence_piece_pieces, word_piece,
+};
 use support::{File, NORMAL, PARSED, PLAIN, ids, numbers};
 
 const SPECIAL: EncodeOptions = EncodeOptions {
@@ -274,4 +276,61 @@ fn what_a_tokenizer_says_of_itself() {
         ("gguf-spm", Some(TokenId(1)))
     );
     assert!(tokenizer.adds_bos() && tokenizer.chat_template().is_none());
+}
+
+#[test]
+fn word_piece_takes_the_longest_piece_or_none_of_the_word() {
+    let tokenizer = word_piece().tokenizer().unwrap();
+    check(&tokenizer, "the unable", PLAIN, &[" the", " [UNK]"]);
+    check(&tokenizer, "unaaff", PLAIN, &[" una", "aff"]);
+    // "un", "aff", "able" would do, but "una" is longer than "un".
+    check(&tokenizer, "unaffable", PLAIN, &[" [UNK]"]);
+    check(&tokenizer, "aff the", PLAIN, &[" [UNK]", " the"]);
+    check(&tokenizer, "", PLAIN, &[]);
+    check(&tokenizer, " \n\t ", PLAIN, &[]);
+}
+
+#[test]
+fn word_piece_cuts_and_normalises_words_as_bert() {
+    let tokenizer = word_piece().tokenizer().unwrap();
+    check(
+        &tokenizer,
+        "THE\u{a0}thé,a.",
+        PLAIN,
+        &[" the", " the", ",", " a", "."],
+    );
+    check(&tokenizer, "a中a", PLAIN, &[" a", " 中", " a"]);
+    check(&tokenizer, "t\0h\u{ad}e", PLAIN, &[" the"]);
+    check(&tokenizer, "e\u{301}İ", PLAIN, &[" [UNK]"]);
+    let cased = word_piece().set("ggml.normalizer.lowercase", false);
+    let cased = cased.tokenizer().unwrap();
+    check(&cased, "The the thé", PLAIN, &[" [UNK]", " the", " [UNK]"]);
+    let cased = word_piece()
+        .set("ggml.normalizer.lowercase", false)
+        .set("ggml.normalizer.strip_accents", true);
+    check(&cased.tokenizer().unwrap(), "thé", PLAIN, &[" the"]);
+}
+
+#[test]
+fn word_piece_knows_no_word_of_more_than_100_characters() {
+    let tokenizer = word_piece().tokenizer().unwrap();
+    let count = |length| tokenizer.encode(&"a".repeat(length), PLAIN).unwrap().len();
+    assert_eq!((count(100), count(101)), (100, 1));
+}
+
+#[test]
+fn word_piece_adds_class_and_separator() {
+    let tokenizer = word_piece().tokenizer().unwrap();
+    assert_eq!(tokenizer.kind(), "gguf-wpm");
+    check(&tokenizer, "the", SPECIAL, &[" [CLS]", " the", " [SEP]"]);
+    check(
+        &tokenizer,
+        "[MASK]a",
+        SPECIAL,
+        &[" [CLS]", " [MASK]", " a", " [SEP]"],
+    );
+    check(&tokenizer, "[ a]", PLAIN, &[" [", " a", " ]"]);
+    let ids = tokenizer.encode("the, the.", SPECIAL).unwrap();
+    assert_eq!(tokenizer.decode(&ids, true), "the, the.");
+    assert_eq!(tokenizer.decode(&ids, false), "[CLS] the, the. [SEP]");
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes the golden vectors of the tokenizer tests from upstream vocabularies.
 
-    make_vectors.py CACHE
+    make_vectors.py CACHE [FAMILY...]
 
-CACHE is the folder that `cargo xtask fetch` fills: models/ and tokenizers/ below it. The vocabularies
+Without names, of all families. CACHE is the folder that `cargo xtask fetch` fills: models/ and tokenizers/ below it. The vocabularies
 are those of families.json, beside this file; each that comes from a registry is checked against its
 SHA-256 in vocabularies.json.
 
@@ -170,11 +170,14 @@ def write(name, provenance, vectors, long):
 
 def sources():
     """Where each vocabulary comes from and its SHA-256, by its path in the cache."""
-    return {
-        f"tokenizers/{file['to']}": (f"{each['npm']} {file['from']}", file["sha256"])
-        for each in json.loads((HERE / "vocabularies.json").read_text())
-        for file in each["files"]
-    }
+    known = {}
+    for each in json.loads((HERE / "vocabularies.json").read_text()):
+        for file in each["files"]:
+            known[f"tokenizers/{file['to']}"] = (f"{each['npm']} {file['from']}", file["sha256"])
+        for file in each.get("made", []):
+            source = f"make_definitions.py of {each['npm']}"
+            known[f"tokenizers/{file['to']}"] = (source, file["sha256"])
+    return known
 
 
 def main():
@@ -183,6 +186,8 @@ def main():
     known = sources()
     for family in json.loads((HERE / "families.json").read_text()):
         name, vocabulary = family["family"], family["vocabulary"]
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
         path = cache / vocabulary
         source, expected = known.get(vocabulary, (vocabulary, sha256(path)))
         assert sha256(path) == expected, f"{path} is not the expected file"

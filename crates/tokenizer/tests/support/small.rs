@@ -111,3 +111,21 @@ pub(crate) fn sentence_piece_pieces() -> Vec<Piece> {
     pieces.extend(["<b>", "\n\n"].map(|text| (text.to_owned(), USER_DEFINED, -1000.0)));
     pieces
 }
+
+/// Pieces of [`word_piece`] after the four special ones, from id 4.
+pub(crate) const WORD_PIECES: [&str; 14] = [
+    "▁the", "▁un", "▁una", "aff", "able", "▁a", "a", "▁,", "▁.", "▁中", "▁e", "▁i", "▁[", "▁]",
+];
+
+/// An uncased WordPiece vocabulary: `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`, then the [`WORD_PIECES`].
+pub(crate) fn word_piece() -> File {
+    File::new("bert").pieces(&word_piece_pieces())
+}
+
+pub(crate) fn word_piece_pieces() -> Vec<Piece> {
+    let special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(|text| (text, CONTROL));
+    let words = WORD_PIECES.map(|text| (text, NORMAL));
+    let all = special.into_iter().chain(words);
+    all.map(|(text, kind)| (text.to_owned(), kind, 0.0))
+        .collect()
+}

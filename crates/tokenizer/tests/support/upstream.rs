@@ -16,6 +16,7 @@ pub(crate) struct Conventions {
     pub(crate) bos: Option<String>,
     pub(crate) eos: Option<String>,
     pub(crate) unknown: Option<String>,
+    pub(crate) separator: Option<String>,
     pub(crate) add_bos: Option<bool>,
     pub(crate) add_space_prefix: Option<bool>,
 }
@@ -36,6 +37,7 @@ struct Added {
 #[derive(Deserialize)]
 struct Model {
     vocab: BTreeMap<String, u32>,
+    #[serde(default)]
     merges: Vec<Merge>,
 }
 
@@ -65,14 +67,13 @@ impl Merge {
 /// The GGUF file for the `tokenizer.json` at `path`.
 pub(crate) fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
     let definition: Definition = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let is_sentence_piece = conventions.model == "llama";
-    let pieces = pieces(&definition, conventions, is_sentence_piece);
+    let pieces = pieces(&definition, conventions, &conventions.model);
     let id = |text: &Option<String>| {
         let text = text.as_ref()?;
         Some(u32::try_from(pieces.iter().position(|(piece, ..)| piece == text).unwrap()).unwrap())
     };
     let mut file = File::new(&conventions.model).pieces(&pieces);
-    if !is_sentence_piece {
+    if conventions.model == "gpt2" {
         file = file.merges(definition.model.merges.iter().map(Merge::joined));
     }
     if let Some(pre) = &conventions.pre {
@@ -82,6 +83,7 @@ pub(crate) fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
         ("ggml.bos_token_id", &conventions.bos),
         ("ggml.eos_token_id", &conventions.eos),
         ("ggml.unknown_token_id", &conventions.unknown),
+        ("ggml.seperator_token_id", &conventions.separator),
     ];
     for (key, text) in roles {
         if let Some(id) = id(text) {
@@ -100,7 +102,8 @@ pub(crate) fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
     file.bytes()
 }
 
-fn pieces(definition: &Definition, conventions: &Conventions, spm: bool) -> Vec<Piece> {
+fn pieces(definition: &Definition, conventions: &Conventions, model: &str) -> Vec<Piece> {
+    let spm = model == "llama";
     let ids = definition
         .model
         .vocab
@@ -118,7 +121,11 @@ fn pieces(definition: &Definition, conventions: &Conventions, spm: bool) -> Vec<
     for (text, id) in &definition.model.vocab {
         let is_byte = spm && text.len() == 6 && text.starts_with("<0x");
         let score = scores.get(text).copied().unwrap_or(f32::MIN);
-        pieces[*id as usize] = (text.clone(), if is_byte { BYTE } else { NORMAL }, score);
+        let text = match model {
+            "bert" => with_word_starts(text),
+            _ => text.clone(),
+        };
+        pieces[*id as usize] = (text, if is_byte { BYTE } else { NORMAL }, score);
     }
     for added in &definition.added_tokens {
         let text = if spm {
@@ -127,13 +134,22 @@ fn pieces(definition: &Definition, conventions: &Conventions, spm: bool) -> Vec<
             added.content.clone()
         };
         let kind = match added.special {
-            _ if conventions.unknown.as_ref() == Some(&text) => UNKNOWN,
+            _ if spm && conventions.unknown.as_ref() == Some(&text) => UNKNOWN,
             true => CONTROL,
             false => USER_DEFINED,
         };
         pieces[added.id as usize] = (text, kind, -1000.0);
     }
     pieces
+}
+
+/// WordPiece marks pieces that go on, the converter those that begin a word.
+fn with_word_starts(text: &str) -> String {
+    match text.strip_prefix("##") {
+        Some(rest) => rest.to_owned(),
+        None if text.starts_with('[') && text.ends_with(']') => text.to_owned(),
+        None => format!("▁{text}"),
+    }
 }
 
 /// The scores that put the merges in their order: the best merge of a piece tells its score.
