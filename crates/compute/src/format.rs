@@ -21,6 +21,7 @@ pub enum Format {
     Q4_1,
     Q5_0,
     Q5_1,
+    MXFP4,
     Q4_K,
     Q5_K,
     Q6_K,
@@ -28,7 +29,7 @@ pub enum Format {
 
 impl Format {
     /// Every format the kernels compute with.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -37,6 +38,7 @@ impl Format {
         Self::Q4_1,
         Self::Q5_0,
         Self::Q5_1,
+        Self::MXFP4,
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
@@ -47,7 +49,7 @@ impl Format {
     pub const fn block_weights(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::MXFP4 => 32,
             Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
         }
     }
@@ -63,6 +65,7 @@ impl Format {
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
+            Self::MXFP4 => 17,
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
@@ -94,6 +97,7 @@ impl Format {
             Self::Q4_1 => "Q4_1",
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
+            Self::MXFP4 => "MXFP4",
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
@@ -123,7 +127,7 @@ impl FromStr for Format {
 /// A name that is no [`Format`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"
+    "unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, MXFP4, Q4_K, Q5_K, Q6_K"
 )]
 pub struct UnknownFormat {
     found: String,

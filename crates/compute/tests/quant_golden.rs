@@ -145,6 +145,7 @@ fn the_error_of_each_format_is_what_its_bits_allow() {
         (Format::Q4_1, 21.0),
         (Format::Q5_0, 26.0),
         (Format::Q5_1, 27.5),
+        (Format::MXFP4, 18.0),
         (Format::Q4_K, 21.5),
         (Format::Q5_K, 28.0),
         (Format::Q6_K, 34.0),

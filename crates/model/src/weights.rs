@@ -331,6 +331,7 @@ pub(crate) fn compute_format(tensor_type: TensorType) -> Option<Format> {
         TensorType::Q4_1 => Format::Q4_1,
         TensorType::Q5_0 => Format::Q5_0,
         TensorType::Q5_1 => Format::Q5_1,
+        TensorType::MXFP4 => Format::MXFP4,
         TensorType::Q4_K => Format::Q4_K,
         TensorType::Q5_K => Format::Q5_K,
         TensorType::Q6_K => Format::Q6_K,

@@ -177,7 +177,7 @@ fn finite_scales(format: Format, bytes: &mut [u8]) {
         Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => &[1],
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[1, 3],
         Format::Q6_K => &[209],
-        Format::F32 | Format::F16 | Format::BF16 => &[],
+        Format::F32 | Format::F16 | Format::BF16 | Format::MXFP4 => &[],
     };
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         for at in at {

@@ -16,7 +16,7 @@ use crate::pool::ColumnsPart;
 use crate::quant::{BFloat, Block, Float, Half, blocks};
 #[cfg(target_arch = "x86_64")]
 use crate::quant::{
-    BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Amx, Avx2, Avx512, BlockLanes, KLanes, Lanes, dispatch_x86};
@@ -34,9 +34,12 @@ const TOKENS: usize = 4;
 pub(crate) const fn activation_group(format: Format) -> Option<Group> {
     match format {
         Format::F32 | Format::F16 | Format::BF16 => None,
-        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => {
-            Some(Group::Small)
-        }
+        Format::Q8_0
+        | Format::Q4_0
+        | Format::Q4_1
+        | Format::Q5_0
+        | Format::Q5_1
+        | Format::MXFP4 => Some(Group::Small),
         Format::Q4_K | Format::Q5_K | Format::Q6_K => Some(Group::K),
     }
 }
@@ -298,6 +301,7 @@ fn by_strips(tile: Tile<'_, '_>, x: &QuantizedRows) {
         Format::Q4_1 => s.vectorize(strips::Fill::<BlockQ4_1>::new(tile, x)),
         Format::Q5_0 => s.vectorize(strips::Fill::<BlockQ5_0>::new(tile, x)),
         Format::Q5_1 => s.vectorize(strips::Fill::<BlockQ5_1>::new(tile, x)),
+        Format::MXFP4 => s.vectorize(strips::Fill::<BlockMxfp4>::new(tile, x)),
         format => panic!("{format} is not taken in strips"),
     }
 }
@@ -322,6 +326,7 @@ fn on_panels(isa: Isa, format: Format, work: impl panel::Work) {
         Format::Q4_1 => by!(32, Small<BlockQ4_1>),
         Format::Q5_0 => by!(32, Small<BlockQ5_0>),
         Format::Q5_1 => by!(32, Small<BlockQ5_1>),
+        Format::MXFP4 => by!(32, Small<BlockMxfp4>),
         Format::Q4_K => by!(64, Large<BlockQ4K>),
         Format::Q5_K => by!(64, Large<BlockQ5K>),
         Format::Q6_K => by!(64, Large<BlockQ6K>),
@@ -438,6 +443,7 @@ impl Quantized<'_, '_> {
             Format::Q4_1 => small!(BlockQ4_1),
             Format::Q5_0 => small!(BlockQ5_0),
             Format::Q5_1 => small!(BlockQ5_1),
+            Format::MXFP4 => small!(BlockMxfp4),
             Format::Q4_K => large!(BlockQ4K),
             Format::Q5_K => large!(BlockQ5K),
             Format::Q6_K => large!(BlockQ6K),

@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::formats_small::SmallFormat;
 use super::panel::{Chains, PIECE, Panel, PanelFormat};
-use super::rows_small::SmallFormat;
 use super::slabs::Slab;
 use crate::simd::{Lanes, Stored};
 
@@ -27,9 +27,9 @@ impl<F: SmallFormat> PanelFormat for Small<F> {
             }
         }
         panel.weights[row].as_chunks_mut::<32>().0[b] = integers;
-        panel.d[row][b] = s.widen_one(block.scale().0);
+        panel.d[row][b] = block.scale(s);
         if F::MINIMUM {
-            panel.m[row][b] = s.widen_one(block.minimum().0);
+            panel.m[row][b] = block.minimum(s);
         }
     }
 

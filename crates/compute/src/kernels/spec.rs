@@ -7,7 +7,8 @@
 use super::quantized::QuantizedRow;
 use crate::Format;
 use crate::quant::{
-    BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, blocks,
+    BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
+    BlockQ8_0, blocks,
 };
 
 /// `Σ row · x` of one quantised weight row and one quantised activation row.
@@ -20,6 +21,7 @@ pub(crate) fn dot(format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
         Format::Q8_0 => small(blocks::<BlockQ8_0>(row), x, |b| (b.qs, b.d.to_f32())),
         Format::Q4_0 => small(blocks::<BlockQ4_0>(row), x, |b| (b.unpack(), b.d.to_f32())),
         Format::Q5_0 => small(blocks::<BlockQ5_0>(row), x, |b| (b.unpack(), b.d.to_f32())),
+        Format::MXFP4 => small(blocks::<BlockMxfp4>(row), x, |b| (b.unpack(), b.e.half())),
         Format::Q4_1 => small_with_minimum(blocks::<BlockQ4_1>(row), x, |b| {
             (b.unpack(), b.d.to_f32(), b.m.to_f32())
         }),

@@ -7,11 +7,11 @@
 
 use std::marker::PhantomData;
 
+use super::formats_small::{SmallFormat, TableFormat};
 use super::matmul::{Tile, activation_group, far, prefetch};
 use super::quantized::Group;
-use super::rows_small::SmallFormat;
 use super::slabs::{self, Slab, Slabs};
-use crate::quant::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks};
+use crate::quant::{BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks};
 use crate::simd::{Avx512, BlockLanes, Isa, Kernel, Lanes, Quads, Simd, Sixteen};
 
 /// Tokens for which the kernels of a token at a time are faster.
@@ -37,29 +37,11 @@ pub(super) fn wanted(isa: Isa, tile: &Tile<'_, '_>) -> bool {
 pub(super) trait StripFormat: SmallFormat {
     /// The integers of sixteen rows' blocks as they are stored, signed ones `+ 128`: quad after quad.
     fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8];
-    /// The scales, and the minima where there are any, of four rows' [`STEP`] blocks.
-    fn scales(s: Avx512, rows: [&[u8]; 4]) -> [<Avx512 as Simd>::F32; 2];
-}
-
-/// [`StripFormat::scales`]: from a row's blocks, or from their heads, as the row kernels do.
-macro_rules! scales {
-    ($heads:expr) => {
-        #[inline(always)]
-        fn scales(s: Avx512, rows: [&[u8]; 4]) -> [<Avx512 as Simd>::F32; 2] {
-            let heads = $heads(s, rows);
-            if Self::MINIMUM {
-                s.block_scales_and_minima::<{ size_of::<Self>() }>(rows, heads)
-            } else {
-                [s.block_scales::<{ size_of::<Self>() }>(rows, heads); 2]
-            }
-        }
-    };
-}
-
-/// No heads: the scales alone are needed.
-#[inline(always)]
-fn no_heads(_: Avx512, _: [&[u8]; 4]) -> Option<[Quads; 4]> {
-    None
+    /// The heads of four rows' blocks, where more than the scales is needed of those.
+    #[inline(always)]
+    fn heads(_: Avx512, _: [&[u8]; 4]) -> Option<[Quads; 4]> {
+        None
+    }
 }
 
 /// The heads of blocks of `STRIDE` bytes.
@@ -154,7 +136,11 @@ fn step<F: StripFormat>(
         for r in 0..4 {
             rows[r] = bytemuck::cast_slice(blocks[4 * group + r]);
         }
-        [d[group], m[group]] = F::scales(s, rows);
+        let (scales, minima) = F::scales::<Avx512, STEP>(s, rows, F::heads(s, rows));
+        d[group] = scales;
+        if let Some(minima) = minima {
+            m[group] = minima;
+        }
     }
     d = s.rows_of_blocks(d);
     if F::MINIMUM {
@@ -235,8 +221,6 @@ fn nibbles(s: Avx512, packed: [&[u8; 16]; ROWS]) -> [Quads; 8] {
 macro_rules! of_nibbles {
     ($block:ty) => {
         impl StripFormat for $block {
-            scales!(no_heads);
-
             #[inline(always)]
             fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
                 nibbles(
@@ -254,10 +238,40 @@ macro_rules! of_nibbles {
 of_nibbles!(BlockQ4_0);
 of_nibbles!(BlockQ4_1);
 
+impl StripFormat for BlockMxfp4 {
+    #[inline(always)]
+    fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
+        named(s, rows)
+    }
+}
+
+/// The entries of a format's table that sixteen bytes of nibbles name, as eight quads.
+#[inline(always)]
+fn named<F: TableFormat>(s: Avx512, rows: [&F; ROWS]) -> [Quads; 8] {
+    let [a, b, c, d] = s.quads(rows.map(
+        #[inline(always)]
+        |row| row.packed(),
+    ));
+    let table = &F::TABLE;
+    [
+        s.table_quads::<0>(table, a),
+        s.table_quads::<0>(table, b),
+        s.table_quads::<0>(table, c),
+        s.table_quads::<0>(table, d),
+        s.table_quads::<4>(table, a),
+        s.table_quads::<4>(table, b),
+        s.table_quads::<4>(table, c),
+        s.table_quads::<4>(table, d),
+    ]
+}
+
 macro_rules! of_five_bits {
     ($block:ty) => {
         impl StripFormat for $block {
-            scales!(heads::<{ size_of::<Self>() }>);
+            #[inline(always)]
+            fn heads(s: Avx512, rows: [&[u8]; 4]) -> Option<[Quads; 4]> {
+                heads::<{ size_of::<Self>() }>(s, rows)
+            }
 
             #[inline(always)]
             fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
@@ -284,8 +298,6 @@ of_five_bits!(BlockQ5_0);
 of_five_bits!(BlockQ5_1);
 
 impl StripFormat for BlockQ8_0 {
-    scales!(no_heads);
-
     #[inline(always)]
     fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
         let (mut first, mut last) = ([&[0; 16]; ROWS], [&[0; 16]; ROWS]);

@@ -1,9 +1,9 @@
 //! Tile products of the 32-weight formats: a result for each block of 32 columns, since each takes a
 //! chain step of its own.
 
+use super::formats_small::SmallFormat;
 use super::panel::{Chains, Piece, ROWS};
 use super::panel_small::Small;
-use super::rows_small::SmallFormat;
 use super::slabs::Slab;
 use super::tiles::{Ahead, TILE, TileFormat};
 use crate::simd::tiles::{Quads, Sums, Tiles};
@@ -72,9 +72,9 @@ impl<F: SmallFormat> TileFormat<32> for Small<F> {
     fn place(s: Avx512, block: &F, (panel, _): &mut Self::Room, row: usize, b: usize) {
         let integers = s.less(block.integers(s), F::OFFSET as i8);
         panel.weights[row / TILE][b][row % TILE] = bytemuck::cast(s.array(integers));
-        panel.d[row / TILE][b][row % TILE] = s.widen_one(block.scale().0);
+        panel.d[row / TILE][b][row % TILE] = block.scale(s);
         if F::MINIMUM {
-            panel.m[row / TILE][b][row % TILE] = s.widen_one(block.minimum().0);
+            panel.m[row / TILE][b][row % TILE] = block.minimum(s);
         }
     }
 

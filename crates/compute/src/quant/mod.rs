@@ -8,6 +8,7 @@
 //! package (`gguf/quants.py`).
 
 mod float;
+pub(crate) mod mxfp4;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -21,6 +22,7 @@ mod search;
 use crate::Format;
 
 pub use float::{BFloat, Float, Half};
+pub use mxfp4::{BlockMxfp4, Power};
 pub use q4_0::BlockQ4_0;
 pub use q4_1::BlockQ4_1;
 pub use q4_k::BlockQ4K;
@@ -87,6 +89,7 @@ pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
         Format::Q4_1 => each::<BlockQ4_1>(bytes, out),
         Format::Q5_0 => each::<BlockQ5_0>(bytes, out),
         Format::Q5_1 => each::<BlockQ5_1>(bytes, out),
+        Format::MXFP4 => each::<BlockMxfp4>(bytes, out),
         Format::Q4_K => each::<BlockQ4K>(bytes, out),
         Format::Q5_K => each::<BlockQ5K>(bytes, out),
         Format::Q6_K => each::<BlockQ6K>(bytes, out),
@@ -121,6 +124,7 @@ pub fn quantize(format: Format, values: &[f32], out: &mut [u8]) {
         Format::Q4_1 => store::<BlockQ4_1>(values, out),
         Format::Q5_0 => store::<BlockQ5_0>(values, out),
         Format::Q5_1 => store::<BlockQ5_1>(values, out),
+        Format::MXFP4 => store::<BlockMxfp4>(values, out),
         Format::Q4_K => store::<BlockQ4K>(values, out),
         Format::Q5_K => store::<BlockQ5K>(values, out),
         Format::Q6_K => store::<BlockQ6K>(values, out),

@@ -30,6 +30,8 @@ pub(crate) trait BlockLanes<const B: usize>: IntSimd {
     fn halves(self, q: &[[i8; 32]; B]) -> [Self::Ints; 2];
     fn low_nibbles(self, x: Self::Ints) -> Self::Ints;
     fn high_nibbles(self, x: Self::Ints) -> Self::Ints;
+    /// The entries of a table that the low nibbles name, and that the high nibbles do.
+    fn table_halves(self, table: &[u8; 16], x: Self::Ints) -> [Self::Ints; 2];
     /// Adds 16 to element `e` of block `b` (lanes of both halves) where bit `e` is set of the four
     /// bytes from byte `AT` of its head on.
     fn fifth_bits<const AT: usize>(
@@ -64,6 +66,8 @@ pub(crate) trait BlockLanes<const B: usize>: IntSimd {
         rows: [&[u8]; 4],
         heads: Option<[Self::Ints; 4]>,
     ) -> [Self::Floats; 2];
+    /// `2^(e − 128)` of the byte `e` that starts each block of `STRIDE` bytes, likewise.
+    fn block_powers<const STRIDE: usize>(self, rows: [&[u8]; 4]) -> Self::Floats;
     /// Lane `b` times `x[b]`.
     fn lanes_mul(self, a: Self::Floats, x: &[f32; B]) -> Self::Floats;
     /// `acc = scale · sum + acc`, rounded once, of each of `lanes` in turn.

@@ -53,6 +53,13 @@ pub(crate) trait IntSimd: Simd {
         op!(nibbles(packed))
     }
 
+    /// The entries of a table that bytes up to 15 name.
+    #[inline(always)]
+    fn table_bytes(self, table: &[u8; 16], x: __m256i) -> __m256i {
+        let table = op!(_mm_loadu_si128(table.as_ptr().cast()));
+        op!(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), x))
+    }
+
     /// `(x >> SHIFT) & mask` of each byte.
     #[inline(always)]
     fn field<const SHIFT: i32>(self, x: __m256i, mask: u8) -> __m256i {

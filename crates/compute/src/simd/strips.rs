@@ -38,6 +38,17 @@ impl Avx512 {
         op!(_mm512_and_si512(x, _mm512_set1_epi8(15)))
     }
 
+    /// The entries of a table that bits `SHIFT .. SHIFT + 4` of every byte name.
+    #[inline(always)]
+    pub(crate) fn table_quads<const SHIFT: u32>(self, table: &[u8; 16], x: Quads) -> Quads {
+        let x = if SHIFT == 0 {
+            x
+        } else {
+            op!(_mm512_srli_epi16::<SHIFT>(x))
+        };
+        op!(table_bytes(table, x))
+    }
+
     /// Signed bytes `+ 128`, unsigned.
     #[inline(always)]
     pub(crate) fn biased_quads(self, x: Quads) -> Quads {
@@ -77,6 +88,16 @@ impl Avx512 {
         assert!(token < 16, "a token of the slab");
         op!(strip_dots(quads, x, token))
     }
+}
+
+/// The entries that the low four bits of every byte name. A permute of 64 bytes reads two bits more:
+/// the table stands there four times, and nothing is masked.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi")]
+pub(super) fn table_bytes(table: &[u8; 16], x: __m512i) -> __m512i {
+    // SAFETY: the load reads exactly `table`.
+    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+    _mm512_permutexvar_epi8(x, _mm512_broadcast_i32x4(table))
 }
 
 /// By assembly, with the token's address in one register: the compiler would add an index, which

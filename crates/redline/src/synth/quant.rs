@@ -98,6 +98,7 @@ impl Quant {
             Self::Q5KM => 17,
             Self::Mostly(Format::Q6_K) => 18,
             Self::Mostly(Format::BF16) => 32,
+            Self::Mostly(Format::MXFP4) => 38,
         }
     }
 }

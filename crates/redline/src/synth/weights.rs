@@ -98,6 +98,10 @@ pub(super) fn fill(format: Format, noise: Noise, rms: f64, first: u64, out: &mut
                 scales.put_pair(choice, &mut block[..4])
             });
         }
+        Format::MXFP4 => {
+            let powers = Powers::new(rms / MXFP4_RMS);
+            blocks.quants::<17>(out, |block, choice| block[0] = powers.choose(choice));
+        }
         Format::Q4_K => {
             let scales = Scales::new(rms / centred_rms(15) / uniform_rms(32, 63), 7.5);
             blocks.quants::<144>(out, |block, choice| scales.put_groups(choice, block));
@@ -123,6 +127,9 @@ pub(super) fn fill(format: Format, noise: Noise, rms: f64, first: u64, out: &mut
         }
     }
 }
+
+/// Root mean square of MXFP4's values.
+const MXFP4_RMS: f64 = 2.926_174_977_679_906;
 
 /// Root mean square of the integers `low..=high`.
 fn uniform_rms(low: i32, high: i32) -> f64 {
@@ -178,6 +185,33 @@ fn float_bits(rms: f64, bias: i32, mantissa: u32, width: u32) -> (u32, u32) {
     }
     let bits = u32::try_from(exponent + bias).expect("no matrix has rows of 2¹⁴ or more squared");
     (bits << mantissa, ((1 << mantissa) - 1) | (1 << (width - 1)))
+}
+
+/// The two powers of two around a number, as MXFP4 stores them.
+struct Powers {
+    lower: u8,
+    /// Of 2³² choices, those that are the upper one.
+    upper: u64,
+}
+
+impl Powers {
+    /// Chosen so that the squares' mean is that of `center`.
+    fn new(center: f64) -> Self {
+        let (mut exponent, mut square) = (0_i32, center * center);
+        while square < 1.0 {
+            square *= 4.0;
+            exponent -= 1;
+        }
+        assert!(square < 4.0, "no matrix has weights as large as 2");
+        Self {
+            lower: u8::try_from(exponent + 127).expect("a weight's scale is a normal number"),
+            upper: ((square - 1.0) / 3.0 * (1_u64 << 32) as f64) as u64,
+        }
+    }
+
+    fn choose(&self, choice: u64) -> u8 {
+        self.lower + u8::from(choice >> 32 < self.upper)
+    }
 }
 
 /// Scales to choose from, each with a minimum that goes with it.

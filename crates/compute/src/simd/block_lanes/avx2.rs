@@ -45,6 +45,14 @@ impl BlockLanes<2> for Avx2 {
     }
 
     #[inline(always)]
+    fn table_halves(self, table: &[u8; 16], x: __m256i) -> [__m256i; 2] {
+        [
+            self.table_bytes(table, self.low_nibbles(x)),
+            self.table_bytes(table, self.high_nibbles(x)),
+        ]
+    }
+
+    #[inline(always)]
     fn fifth_bits<const AT: usize>(self, halves: [__m256i; 2], heads: __m256i) -> [__m256i; 2] {
         op!(fifth_bits256::<AT>(halves, heads))
     }
@@ -89,14 +97,15 @@ impl BlockLanes<2> for Avx2 {
     ) -> [__m256; 2] {
         let heads = match heads {
             Some(heads) => heads,
-            None => [
-                self.heads::<STRIDE>(rows[0]),
-                self.heads::<STRIDE>(rows[1]),
-                self.heads::<STRIDE>(rows[2]),
-                self.heads::<STRIDE>(rows[3]),
-            ],
+            None => heads_of_rows::<STRIDE>(self, rows),
         };
         op!(widen_words(words_of_heads(heads)))
+    }
+
+    #[inline(always)]
+    fn block_powers<const STRIDE: usize>(self, rows: [&[u8]; 4]) -> __m256 {
+        let heads = heads_of_rows::<STRIDE>(self, rows);
+        op!(half_powers(words_of_heads(heads)))
     }
 
     #[inline(always)]
@@ -157,6 +166,16 @@ fn block_sums(sums: &[[i16; 2]; 2], factor: i16) -> __m256i {
     _mm256_set_m128i(_mm_set1_epi32(sum(1)), _mm_set1_epi32(sum(0)))
 }
 
+#[inline(always)]
+fn heads_of_rows<const STRIDE: usize>(s: Avx2, rows: [&[u8]; 4]) -> [__m256i; 4] {
+    [
+        s.heads::<STRIDE>(rows[0]),
+        s.heads::<STRIDE>(rows[1]),
+        s.heads::<STRIDE>(rows[2]),
+        s.heads::<STRIDE>(rows[3]),
+    ]
+}
+
 /// Each block's first word of four rows, then its second, in its lane.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -175,6 +194,20 @@ fn widen_words(words: __m256i) -> [__m256; 2] {
         _mm256_cvtph_ps(_mm256_castsi256_si128(words)),
         _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(words)),
     ]
+}
+
+/// `2^(e − 128)` of the low byte of the first four words of each lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn half_powers(words: __m256i) -> __m256 {
+    let e = _mm256_and_si256(
+        _mm256_unpacklo_epi16(words, _mm256_setzero_si256()),
+        _mm256_set1_epi32(255),
+    );
+    let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+    let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+    let is_normal = _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1));
+    _mm256_castsi256_ps(_mm256_blendv_epi8(subnormal, normal, is_normal))
 }
 
 /// From halves in memory: inserting those is no work for the port that permutes need.

@@ -10,6 +10,7 @@ use super::gather::{
     Headers, heads512, lanes512, load512, merge_words, words_of_heads, words_of_row,
 };
 use crate::simd::avx512::dpwssd;
+use crate::simd::strips::table_bytes;
 use crate::simd::{Avx512, IntSimd};
 
 impl BlockLanes<4> for Avx512 {
@@ -48,6 +49,14 @@ impl BlockLanes<4> for Avx512 {
     #[inline(always)]
     fn high_nibbles(self, x: __m512i) -> __m512i {
         self.low_nibbles(op!(_mm512_srli_epi16::<4>(x)))
+    }
+
+    #[inline(always)]
+    fn table_halves(self, table: &[u8; 16], x: __m512i) -> [__m512i; 2] {
+        op!([
+            table_bytes(table, x),
+            table_bytes(table, _mm512_srli_epi16::<4>(x))
+        ])
     }
 
     #[inline(always)]
@@ -98,6 +107,12 @@ impl BlockLanes<4> for Avx512 {
             _mm512_cvtph_ps(_mm512_castsi512_si256(words)),
             _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(words)),
         ])
+    }
+
+    #[inline(always)]
+    fn block_powers<const STRIDE: usize>(self, rows: [&[u8]; 4]) -> __m512 {
+        let words = first_words::<STRIDE>(self, rows, None);
+        op!(half_powers(_mm512_castsi512_si256(words)))
     }
 
     #[inline(always)]
@@ -201,6 +216,17 @@ fn first_words<const STRIDE: usize>(
         words[row] = op!(words_of_row(rows[row], headers));
     }
     op!(merge_words(words))
+}
+
+/// `2^(e − 128)` of each word's low byte.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn half_powers(words: __m256i) -> __m512 {
+    let e = _mm512_and_si512(_mm512_cvtepu16_epi32(words), _mm512_set1_epi32(255));
+    let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+    let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), e);
+    let is_subnormal = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+    _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_subnormal, subnormal))
 }
 
 #[inline]
