@@ -6,6 +6,7 @@
 //! for each text, and there it is a property of the shared tokenizer.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use redline_gguf::TokenId;
@@ -24,14 +25,45 @@ pub(crate) enum Part<'t> {
     Token(TokenId),
 }
 
+/// Tokens that take the white space beside them along.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Strips {
+    pub(crate) left: HashSet<TokenId>,
+    pub(crate) right: HashSet<TokenId>,
+}
+
+impl Strips {
+    /// What Phi-3's vocabulary wants, which its files do not say. It is known by the placeholders that
+    /// no other SentencePiece vocabulary has.
+    ///
+    /// Source: `added_tokens_decoder` in its `tokenizer_config.json`.
+    pub(crate) fn of_phi_3(vocabulary: &Vocabulary<'_>) -> Self {
+        let mut strips = Self::default();
+        let id = |piece: &str| vocabulary.id(piece).map(TokenId);
+        if id("<|placeholder1|>").is_some() && id("<|assistant|>").is_some() {
+            let taking = vocabulary.tokens().filter(|(_, piece, kind)| match *kind {
+                TokenKind::Control => !matches!(*piece, "<s>" | "<|endoftext|>"),
+                _ => *piece == "</s>",
+            });
+            strips.right = taking.map(|(id, ..)| TokenId(id)).collect();
+        }
+        strips
+    }
+}
+
 /// Finds added tokens in text.
 pub(crate) struct AddedTokens {
     user_defined: Finder,
     all: Finder,
+    strips: Strips,
 }
 
 impl AddedTokens {
-    pub(crate) fn new(vocabulary: &Vocabulary<'_>, spelling: Spelling) -> Result<Self, Error> {
+    pub(crate) fn new(
+        vocabulary: &Vocabulary<'_>,
+        spelling: Spelling,
+        strips: Strips,
+    ) -> Result<Self, Error> {
         let user_defined: Vec<_> = vocabulary
             .tokens()
             .filter(|(_, _, kind)| *kind == TokenKind::UserDefined)
@@ -44,6 +76,7 @@ impl AddedTokens {
         Ok(Self {
             user_defined: Finder::new(user_defined.iter().cloned())?,
             all: Finder::new(special.chain(user_defined))?,
+            strips,
         })
     }
 
@@ -53,11 +86,11 @@ impl AddedTokens {
         text: &'t str,
         parse_special: bool,
     ) -> impl Iterator<Item = Part<'t>> {
-        if parse_special {
-            self.all.split(text)
-        } else {
-            self.user_defined.split(text)
-        }
+        let finder = match parse_special {
+            true => &self.all,
+            false => &self.user_defined,
+        };
+        finder.split(text, &self.strips)
     }
 }
 
@@ -98,17 +131,28 @@ impl Finder {
         })
     }
 
-    fn split<'t>(&'t self, text: &'t str) -> impl Iterator<Item = Part<'t>> {
+    fn split<'t>(&'t self, text: &'t str, strips: &'t Strips) -> impl Iterator<Item = Part<'t>> {
         let found = self
             .automaton
             .iter()
             .flat_map(move |automaton| automaton.find_iter(text));
         let tokens = found.map(|found| (found.range(), Some(self.ids[found.pattern().as_usize()])));
         let end = std::iter::once((text.len()..text.len(), None));
-        let mut done = 0;
+        let (mut done, mut white) = (0, 0..0);
         tokens.chain(end).flat_map(move |(range, id)| {
-            let before = &text[done..range.start];
+            // A token that takes white space may have taken some of this one.
+            let mut before = text.get(done..range.start).unwrap_or_default();
+            let has = |taking: &HashSet<TokenId>| id.is_some_and(|id| taking.contains(&id));
+            if has(&strips.left) {
+                before = before.trim_end();
+            }
             done = range.end;
+            if has(&strips.right) {
+                if !white.contains(&done) {
+                    white = done..text.len() - text[done..].trim_start().len();
+                }
+                done = done.max(white.end);
+            }
             let before = Some(Part::Text(before)).filter(|_| !before.is_empty());
             [before, id.map(Part::Token)].into_iter().flatten()
         })
@@ -124,7 +168,8 @@ mod tests {
         let tokens = [(3, "ab"), (4, "abc"), (5, "bcd"), (6, "<s>")];
         let tokens = tokens.map(|(id, text)| (id, Cow::Borrowed(text)));
         let finder = Finder::new(tokens.into_iter()).unwrap();
-        let split = |text| finder.split(text).collect::<Vec<_>>();
+        let strips = Strips::default();
+        let split = |text| finder.split(text, &strips).collect::<Vec<_>>();
         assert_eq!(
             split("xabcd<s>"),
             [
@@ -142,6 +187,25 @@ mod tests {
     #[test]
     fn nothing_to_find_leaves_the_text_whole() {
         let finder = Finder::new(std::iter::empty()).unwrap();
-        assert_eq!(finder.split("abc").collect::<Vec<_>>(), [Part::Text("abc")]);
+        let strips = Strips::default();
+        let parts: Vec<_> = finder.split("abc", &strips).collect();
+        assert_eq!(parts, [Part::Text("abc")]);
+    }
+
+    #[test]
+    fn white_space_goes_with_tokens_that_take_it() {
+        let tokens = [(1, "<r>"), (2, "<l>"), (3, "\n")].map(|(id, text)| (id, text.into()));
+        let finder = Finder::new(tokens.into_iter()).unwrap();
+        let strips = Strips {
+            left: [TokenId(2)].into(),
+            right: [TokenId(1)].into(),
+        };
+        let split = |text| finder.split(text, &strips).collect::<Vec<_>>();
+        let [r, l, n] = [1, 2, 3].map(|id| Part::Token(TokenId(id)));
+        assert_eq!(split("a <r> \t b"), [Part::Text("a "), r, Part::Text("b")]);
+        assert_eq!(split("a <l> b"), [Part::Text("a"), l, Part::Text(" b")]);
+        assert_eq!(split("<r>  <l>  "), [r, l, Part::Text("  ")]);
+        // As upstream: what is found in white space already taken is found all the same.
+        assert_eq!(split("<r> \n b"), [r, n, Part::Text(" b")]);
     }
 }

@@ -1,17 +1,16 @@
 //! Byte-level BPE, `gguf-bpe`: words become bytes, bytes become characters, characters are merged.
 
-use redline_gguf::{Metadata, TokenId};
 use std::borrow::Cow;
+
+use redline_gguf::TokenId;
 use tokenizers::normalizers::NFC;
 use tokenizers::{NormalizedString, Normalizer};
 
 use crate::alphabet;
-use crate::error::{Error, quote};
+use crate::error::Error;
 use crate::merging::{Merge, Merger, Style};
 use crate::pre::{PreTokenizer, Preset};
 use crate::vocabulary::Vocabulary;
-
-const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Encodes text that contains no added tokens.
 pub(crate) struct ByteLevel {
@@ -24,41 +23,15 @@ pub(crate) struct ByteLevel {
 
 impl ByteLevel {
     pub(crate) fn new(
-        metadata: &Metadata<'_>,
         vocabulary: &mut Vocabulary<'_>,
         preset: &Preset,
+        merges: &[Merge],
         unknown: Option<TokenId>,
     ) -> Result<Self, Error> {
-        let mut merges = Vec::new();
         // Which pieces a merge names: those are text, whatever the file calls them.
         let mut merged = vec![false; vocabulary.len()];
-        let mut joined = String::new();
-        for (index, merge) in metadata.require_str_array(MERGES)?.enumerate() {
-            let (left, right) = split_merge(merge).ok_or_else(|| Error::MergeForm {
-                index,
-                merge: quote(merge),
-            })?;
-            joined.clear();
-            joined.extend([left, right]);
-            let id = |piece: &str| {
-                vocabulary.id(piece).ok_or_else(|| Error::MergePiece {
-                    index,
-                    merge: quote(merge),
-                    piece: quote(piece),
-                })
-            };
-            // Vocabularies are numbered as merges made them: most often it is simply the next.
-            let next = merges.last().map_or(0, |merge: &Merge| merge.joined + 1);
-            let is_next = vocabulary.pieces.get(next as usize) == Some(&&*joined);
-            let merge = Merge {
-                left: id(left)?,
-                right: id(right)?,
-                joined: if is_next { next } else { id(&joined)? },
-            };
-            for id in [merge.left, merge.right, merge.joined] {
-                merged[id as usize] = true;
-            }
-            merges.push(merge);
+        for id in merges.iter().flat_map(|it| [it.left, it.right, it.joined]) {
+            merged[id as usize] = true;
         }
         let mut pieces = std::mem::take(&mut vocabulary.ids);
         pieces.retain(|_, id| merged[*id as usize] || !vocabulary.kinds[*id as usize].is_special());
@@ -72,7 +45,7 @@ impl ByteLevel {
             merger: Merger::new(
                 vocabulary,
                 &pieces,
-                &merges,
+                merges,
                 unknown,
                 Style::ByteLevel {
                     whole_words: preset.whole_words,
@@ -105,15 +78,6 @@ impl ByteLevel {
         }
         Ok(())
     }
-}
-
-/// The two pieces of a merge; the first is not empty, so a space at its start belongs to it.
-fn split_merge(merge: &str) -> Option<(&str, &str)> {
-    let (space, _) = merge
-        .char_indices()
-        .skip(1)
-        .find(|(_, character)| *character == ' ')?;
-    Some((&merge[..space], &merge[space + 1..])).filter(|(_, right)| !right.is_empty())
 }
 
 /// Brings text into Unicode's composed form.

@@ -26,7 +26,10 @@ pub(crate) enum Spelling {
         strip_space: bool,
     },
     /// With `▁` at the start of a word; every word has a space before it but the first.
-    WordPiece,
+    WordPiece {
+        /// Whether there is none before `.`, `?`, `!` and `,` either.
+        cleanup: bool,
+    },
 }
 
 impl Spelling {
@@ -34,7 +37,7 @@ impl Spelling {
     fn strips_space(self) -> bool {
         matches!(
             self,
-            Self::SentencePiece { strip_space: true } | Self::WordPiece
+            Self::SentencePiece { strip_space: true } | Self::WordPiece { .. }
         )
     }
 }
@@ -127,7 +130,7 @@ impl fmt::Debug for Pieces {
 /// Appends the bytes of a piece.
 fn spell(piece: &str, kind: TokenKind, spelling: Spelling, bytes: &mut Vec<u8>) {
     match (kind, spelling) {
-        (_, Spelling::WordPiece) => spell_word_piece(piece, bytes),
+        (_, Spelling::WordPiece { cleanup }) => spell_word_piece(piece, cleanup, bytes),
         (TokenKind::Byte, _) => bytes.extend(byte_of(piece)),
         (TokenKind::Control | TokenKind::Unknown, _) => bytes.extend(piece.bytes()),
         (_, Spelling::SentencePiece { .. }) => bytes.extend(piece.replace(SPACE, " ").bytes()),
@@ -141,14 +144,13 @@ fn spell(piece: &str, kind: TokenKind, spelling: Spelling, bytes: &mut Vec<u8>) 
 }
 
 /// Appends the bytes of a WordPiece piece.
-fn spell_word_piece(piece: &str, bytes: &mut Vec<u8>) {
+fn spell_word_piece(piece: &str, cleanup: bool, bytes: &mut Vec<u8>) {
     let is_marker = piece.starts_with('[') && piece.ends_with(']') && piece.len() > 2;
     let (is_start, text) = match piece.strip_prefix(SPACE) {
         Some(text) => (true, text),
         None => (is_marker, piece),
     };
-    // As upstream cleans decoded text up.
-    let joins = matches!(text, "." | "?" | "!" | ",");
+    let joins = cleanup && matches!(text, "." | "?" | "!" | ",");
     if is_start && !joins {
         bytes.push(b' ');
     }

@@ -47,17 +47,21 @@ const MARKERS: [&str; 22] = [
 /// in prose and markup.
 const CONTROL_MARKERS: [&str; 5] = ["</s>", "<eos>", "<EOT>", "[EOT]", "[EOS]"];
 
-/// Finds the tokens that end a generation, ascending, and makes control tokens of those that the
-/// file calls something else.
+/// The tokens that a file's metadata names, beside `eos_token_id`.
+pub(crate) fn named(metadata: &Metadata<'_>, vocab_size: usize) -> Result<Vec<TokenId>, Error> {
+    let ids = KEYS.map(|key| special_id(metadata, vocab_size, key));
+    ids.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Finds the tokens that end a generation beside the `named` ones, ascending, and makes control tokens
+/// of those that the file calls something else.
 pub(crate) fn collect(
-    metadata: &Metadata<'_>,
+    named: Vec<TokenId>,
     vocabulary: &mut Vocabulary<'_>,
     special: &SpecialTokens,
-) -> Result<Vec<TokenId>, Error> {
-    let mut ends: Vec<TokenId> = special.eos.into_iter().collect();
-    for key in KEYS {
-        ends.extend(special_id(metadata, vocabulary.len(), key)?);
-    }
+) -> Vec<TokenId> {
+    let mut ends = named;
+    ends.extend(special.eos);
     for marker in MARKERS {
         let Some(id) = vocabulary.id(marker) else {
             continue;
@@ -86,5 +90,5 @@ pub(crate) fn collect(
     }
     ends.sort_unstable();
     ends.dedup();
-    Ok(ends)
+    ends
 }

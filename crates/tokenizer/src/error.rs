@@ -82,6 +82,16 @@ pub enum Error {
         piece: &'static str,
     },
 
+    #[error("{file}: {problem}")]
+    Json { file: &'static str, problem: String },
+
+    #[error("tokenizer.json: {component} is {found}: known is {known}")]
+    JsonComponent {
+        component: &'static str,
+        found: String,
+        known: String,
+    },
+
     #[error("merge {index} is {merge}: expected two pieces with a space between them")]
     MergeForm { index: usize, merge: String },
 

@@ -2,9 +2,9 @@
 //!
 //! A [`Tokenizer`] is built from the metadata of a GGUF file. Three kinds are known: `gguf-bpe`
 //! (`tokenizer.ggml.model` = `gpt2`: byte-level BPE, words cut as `tokenizer.ggml.pre` says),
-//! `gguf-spm` (`llama`: SentencePiece BPE with byte fallback) and `gguf-wpm` (`bert`: WordPiece). Ids
-//! are those of the upstream tokenizer, the one that the model was trained with; `tests/golden.rs`
-//! holds them to it.
+//! `gguf-spm` (`llama`: SentencePiece BPE with byte fallback) and `gguf-wpm` (`bert`: WordPiece). Or it
+//! is built from a `tokenizer.json`, `hf-json`, which describes one of the three. Ids are those of the
+//! upstream tokenizer, the one that the model was trained with; `tests/golden.rs` holds them to it.
 //!
 //! # What it promises about hostile input
 //!
@@ -22,6 +22,9 @@ mod byte_level;
 mod decode;
 mod end_of_generation;
 mod error;
+mod from_gguf;
+mod json;
+mod merges;
 mod merging;
 mod pre;
 mod sentence_piece;
@@ -32,24 +35,18 @@ mod word_piece;
 use std::fmt;
 use std::sync::Arc;
 
-use redline_gguf::Metadata;
-
 pub use decode::StreamDecoder;
 pub use error::Error;
+pub use json::JsonFiles;
 pub use redline_gguf::TokenId;
 pub use template::{ChatTemplate, Message};
 
-use added::{AddedTokens, Part};
+use added::{AddedTokens, Part, Strips};
 use byte_level::ByteLevel;
 use decode::{Pieces, Spelling};
-use pre::Preset;
 use sentence_piece::SentencePiece;
 use vocabulary::{SpecialTokens, Vocabulary};
 use word_piece::WordPiece;
-
-const MODEL: &str = "tokenizer.ggml.model";
-const PRE: &str = "tokenizer.ggml.pre";
-const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// What [`Tokenizer::encode`] does beside finding the tokens of the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +60,7 @@ pub struct EncodeOptions {
 
 /// Text to token ids and back, for one model.
 pub struct Tokenizer {
+    kind: &'static str,
     encoder: Encoder,
     added: AddedTokens,
     pieces: Arc<Pieces>,
@@ -77,89 +75,47 @@ enum Encoder {
     WordPiece(WordPiece),
 }
 
-impl Tokenizer {
-    /// Builds the tokenizer that a file's metadata describes.
-    ///
-    /// A chat template is taken as it is: a malformed one is an error when it is rendered.
-    ///
-    /// # Errors
-    /// If keys are missing or of the wrong type, if the tokenizer or its pre-tokenizer is of no known
-    /// name, or if the vocabulary contradicts itself.
-    pub fn from_gguf(metadata: &Metadata<'_>) -> Result<Self, Error> {
-        match metadata.require_str(MODEL)? {
-            "gpt2" => Self::byte_level(metadata),
-            "llama" => Self::sentence_piece(metadata),
-            "bert" => Self::word_piece(metadata),
-            found => Err(Error::UnknownModel {
-                key: MODEL,
-                found: error::quote(found),
-                known: "gpt2, llama, bert".to_owned(),
-            }),
+impl Encoder {
+    /// Appends the tokens of text without added tokens; `is_first` where the whole text begins so.
+    fn encode(&self, text: &str, is_first: bool, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+        match self {
+            Self::ByteLevel(encoder) => encoder.encode(text, ids),
+            Self::SentencePiece(encoder) => encoder.encode(text, is_first, ids),
+            Self::WordPiece(encoder) => encoder.encode(text, ids),
         }
     }
+}
 
-    fn byte_level(metadata: &Metadata<'_>) -> Result<Self, Error> {
-        let preset = Preset::named(PRE, metadata.require_str(PRE)?)?;
-        let vocabulary = Vocabulary::read(metadata)?;
-        let defaults = SpecialTokens {
-            add_bos: preset.add_bos,
-            ..SpecialTokens::default()
-        };
-        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
-        Self::build(metadata, vocabulary, special, |vocabulary, special| {
-            let encoder = ByteLevel::new(metadata, vocabulary, &preset, special.unknown)?;
-            Ok((Encoder::ByteLevel(encoder), Spelling::ByteLevel))
-        })
-    }
+/// What a tokenizer is put together from, wherever it was read.
+struct Parts<'a> {
+    kind: &'static str,
+    vocabulary: Vocabulary<'a>,
+    encoder: Encoder,
+    spelling: Spelling,
+    strips: Strips,
+    special: SpecialTokens,
+    ends: Vec<TokenId>, // ascending
+    template: Option<&'a str>,
+}
 
-    fn sentence_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
-        let vocabulary = Vocabulary::read(metadata)?;
-        // The layout of Llama's vocabulary, for files that leave it to be known.
-        let defaults = SpecialTokens {
-            unknown: Some(TokenId(0)),
-            bos: Some(TokenId(1)),
-            eos: Some(TokenId(2)),
-            add_bos: true,
-            add_eos: false,
-        };
-        let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
-        Self::build(metadata, vocabulary, special, |vocabulary, special| {
-            let encoder = SentencePiece::new(metadata, vocabulary, special.unknown)?;
-            let strip_space = encoder.space_prefix;
-            Ok((
-                Encoder::SentencePiece(encoder),
-                Spelling::SentencePiece { strip_space },
-            ))
-        })
-    }
-
-    fn word_piece(metadata: &Metadata<'_>) -> Result<Self, Error> {
-        let vocabulary = Vocabulary::read(metadata)?;
-        let (special, unknown) = SpecialTokens::read_bert(metadata, &vocabulary)?;
-        Self::build(metadata, vocabulary, special, |vocabulary, _| {
-            let encoder = WordPiece::from_gguf(metadata, vocabulary, unknown)?;
-            Ok((Encoder::WordPiece(encoder), Spelling::WordPiece))
-        })
-    }
-
-    fn build<'a>(
-        metadata: &Metadata<'a>,
-        mut vocabulary: Vocabulary<'a>,
-        special: SpecialTokens,
-        encoder: impl FnOnce(&mut Vocabulary<'a>, &SpecialTokens) -> Result<(Encoder, Spelling), Error>,
-    ) -> Result<Self, Error> {
-        let ends = end_of_generation::collect(metadata, &mut vocabulary, &special)?;
-        let (encoder, spelling) = encoder(&mut vocabulary, &special)?;
+impl Tokenizer {
+    fn assemble(parts: Parts<'_>) -> Result<Self, Error> {
+        let Parts {
+            vocabulary,
+            special,
+            ..
+        } = parts;
         let text = |id: Option<TokenId>| id.map(|id| vocabulary.pieces[id.0 as usize]);
-        let template = metadata
-            .str(CHAT_TEMPLATE)?
+        let template = parts
+            .template
             .map(|source| ChatTemplate::new(source, text(special.bos), text(special.eos)));
         Ok(Self {
-            encoder,
-            added: AddedTokens::new(&vocabulary, spelling)?,
-            pieces: Arc::new(Pieces::new(&vocabulary, spelling)),
+            kind: parts.kind,
+            encoder: parts.encoder,
+            added: AddedTokens::new(&vocabulary, parts.spelling, parts.strips)?,
+            pieces: Arc::new(Pieces::new(&vocabulary, parts.spelling)),
             special,
-            ends,
+            ends: parts.ends,
             template,
         })
     }
@@ -174,16 +130,11 @@ impl Tokenizer {
             ids.extend(self.special.bos);
         }
         for part in self.added.split(text, options.parse_special) {
-            match (part, &self.encoder) {
-                (Part::Token(id), _) => ids.push(id),
-                (Part::Text(text), Encoder::ByteLevel(encoder)) => {
-                    encoder.encode(text, &mut ids)?
-                }
-                (Part::Text(text), Encoder::SentencePiece(encoder)) => {
-                    encoder.encode(text, &mut ids)?;
-                }
-                (Part::Text(text), Encoder::WordPiece(encoder)) => {
-                    encoder.encode(text, &mut ids)?
+            match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text(part) => {
+                    let is_first = part.as_ptr() == text.as_ptr();
+                    self.encoder.encode(part, is_first, &mut ids)?;
                 }
             }
         }
@@ -267,14 +218,10 @@ impl Tokenizer {
         &self.ends
     }
 
-    /// `"gguf-bpe"`, `"gguf-spm"` or `"gguf-wpm"`.
+    /// `"gguf-bpe"`, `"gguf-spm"`, `"gguf-wpm"` or `"hf-json"`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        match self.encoder {
-            Encoder::ByteLevel(_) => "gguf-bpe",
-            Encoder::SentencePiece(_) => "gguf-spm",
-            Encoder::WordPiece(_) => "gguf-wpm",
-        }
+        self.kind
     }
 
     /// The template in the file, if there is one.

@@ -134,6 +134,29 @@ impl Preset {
     }
 }
 
+/// How patterns of `tokenizer.json` end, which [`Words`] does in code.
+const TAIL: &str = r"|\s+(?!\S)|\s+";
+
+impl Preset {
+    /// GPT-2's words, every digit by itself first if that is wanted.
+    pub(crate) fn of_gpt_2(isolate_digits: bool) -> Self {
+        Self {
+            isolate_digits,
+            ..PLAIN
+        }
+    }
+
+    /// The words of an upstream pattern, with nothing else said; none for an unknown one.
+    pub(crate) fn of_pattern(pattern: &str) -> Option<Self> {
+        let start = pattern.strip_suffix(TAIL)?;
+        let known = PRESETS.iter().find(|preset| preset.pattern == start)?;
+        Some(Self {
+            pattern: known.pattern,
+            ..PLAIN
+        })
+    }
+}
+
 /// Cuts text into words.
 #[derive(Debug)]
 pub(crate) struct PreTokenizer {

@@ -1,7 +1,7 @@
 //! SentencePiece BPE, `gguf-spm`: spaces become `▁`, characters are merged, those without a piece
 //! fall back to bytes.
 //!
-//! The file has no merges: every way to cut a piece into two others is one, ranked by the piece's
+//! A GGUF file has no merges: every way to cut a piece into two others is one, ranked by the piece's
 //! score. User-defined pieces rank above all others, whatever the file's score for them. Equal scores
 //! are ranked as Hugging Face's converter does (`generate_merges` in
 //! `transformers/convert_slow_tokenizer.py`): longer left part first, then longer right part, then
@@ -17,7 +17,6 @@ use crate::merging::{Merge, Merger, PieceIds, Style};
 use crate::vocabulary::{TokenKind, Vocabulary, byte_of, same_length};
 
 const SCORES: &str = "tokenizer.ggml.scores";
-const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 
 /// Most bytes of merges for each byte of pieces. Real vocabularies have two or three.
 const MAX_MERGE_BYTES_PER_BYTE: usize = 16;
@@ -28,24 +27,36 @@ const BASE_MERGE_BYTES: usize = 1 << 16;
 /// What stands for a space within pieces.
 pub(crate) const SPACE: &str = "\u{2581}";
 
+/// Where text is encoded with a space before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    Never,
+    /// At the start and after an added token.
+    Always,
+    /// The same, but not where a space is.
+    UnlessSpace,
+    /// At the start only, and not where a space is.
+    FirstUnlessSpace,
+}
+
 /// Encodes text that contains no added tokens.
 pub(crate) struct SentencePiece {
     merger: Merger,
-    /// Whether text at the start, and after an added token, is encoded with a space before it.
-    pub(crate) space_prefix: bool,
+    prefix: Prefix,
     /// Bytes that no token expresses, where there is no unknown token either.
     missing: Option<[bool; 256]>,
 }
 
 impl SentencePiece {
+    /// `merges` gives the merges of the vocabulary's pieces, in order.
     pub(crate) fn new(
-        metadata: &Metadata<'_>,
         vocabulary: &mut Vocabulary<'_>,
         unknown: Option<TokenId>,
+        prefix: Prefix,
+        merges: impl FnOnce(&PieceIds<'_>) -> Result<Vec<Merge>, Error>,
     ) -> Result<Self, Error> {
-        let scores = read_scores(metadata, vocabulary)?;
         let mut pieces = text_pieces(vocabulary);
-        let merges = derive_merges(&pieces, &scores)?;
+        let merges = merges(&pieces)?;
         let mut missing = [true; 256];
         for (id, piece, kind) in vocabulary.tokens() {
             if let (TokenKind::Byte, Some(byte)) = (kind, byte_of(piece)) {
@@ -56,14 +67,26 @@ impl SentencePiece {
         }
         Ok(Self {
             merger: Merger::new(vocabulary, &pieces, &merges, unknown, Style::SentencePiece),
-            space_prefix: metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true),
+            prefix,
             missing: Some(missing).filter(|missing| unknown.is_none() && missing.contains(&true)),
         })
     }
 
-    /// Appends the tokens of `text`, which stands at the start or after an added token.
-    pub(crate) fn encode(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), Error> {
-        let prefix = if self.space_prefix { SPACE } else { "" };
+    /// Appends the tokens of `text`, which stands after an added token, or with `is_first` at the start.
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        is_first: bool,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), Error> {
+        let has_space = text.starts_with(' ') || text.starts_with(SPACE);
+        let is_prefixed = match self.prefix {
+            Prefix::Never => false,
+            Prefix::Always => true,
+            Prefix::UnlessSpace => !has_space,
+            Prefix::FirstUnlessSpace => is_first && !has_space,
+        };
+        let prefix = if is_prefixed { SPACE } else { "" };
         let escaped = [prefix, &text.replace(' ', SPACE)].concat();
         if let Some(byte) = self.first_missing(&escaped) {
             return Err(Error::Unencodable { byte });
@@ -85,7 +108,10 @@ impl SentencePiece {
 }
 
 /// The score of each token.
-fn read_scores(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Vec<f32>, Error> {
+pub(crate) fn read_scores(
+    metadata: &Metadata<'_>,
+    vocabulary: &Vocabulary<'_>,
+) -> Result<Vec<f32>, Error> {
     let scores = metadata.f32_array(SCORES)?;
     let mut scores = scores.unwrap_or_else(|| vec![0.0; vocabulary.len()]);
     same_length(SCORES, scores.len(), vocabulary.len())?;
@@ -119,7 +145,7 @@ fn text_pieces<'a>(vocabulary: &mut Vocabulary<'a>) -> PieceIds<'a> {
 }
 
 /// Every pair of pieces that makes up a piece, best first.
-fn derive_merges(pieces: &PieceIds<'_>, scores: &[f32]) -> Result<Vec<Merge>, Error> {
+pub(crate) fn derive_merges(pieces: &PieceIds<'_>, scores: &[f32]) -> Result<Vec<Merge>, Error> {
     // Pieces of pieces of pieces: a small file could describe a table that fills the memory.
     let piece_bytes: usize = pieces.keys().map(|piece| piece.len()).sum();
     let limit = piece_bytes * MAX_MERGE_BYTES_PER_BYTE + BASE_MERGE_BYTES;

@@ -67,36 +67,8 @@ pub(crate) struct Vocabulary<'a> {
 impl<'a> Vocabulary<'a> {
     pub(crate) fn read(metadata: &Metadata<'a>) -> Result<Self, Error> {
         let strings = metadata.require_str_array(TOKENS)?;
-        let found = strings.len();
-        if !(1..=MAX_TOKENS).contains(&found) {
-            return Err(Error::VocabularySize {
-                key: TOKENS,
-                found,
-                limit: MAX_TOKENS,
-            });
-        }
+        check_size(TOKENS, strings.len())?;
         let pieces: Vec<&str> = strings.collect();
-        let mut ids = PieceIds::with_capacity(pieces.len());
-        for (id, piece) in numbered(&pieces) {
-            if piece.len() > MAX_PIECE_BYTES {
-                return Err(Error::PieceLength {
-                    id,
-                    found: piece.len(),
-                    limit: MAX_PIECE_BYTES,
-                });
-            }
-            if piece.is_empty() {
-                continue;
-            }
-            if let Some(first) = ids.insert(Cow::Borrowed(piece), id) {
-                let piece = quote(piece);
-                return Err(Error::DuplicatePiece {
-                    piece,
-                    first,
-                    second: id,
-                });
-            }
-        }
         let kinds: Vec<TokenKind> = match metadata.i32_array(TYPES)? {
             Some(numbers) => {
                 same_length(TYPES, numbers.len(), pieces.len())?;
@@ -106,11 +78,34 @@ impl<'a> Vocabulary<'a> {
             }
             None => pieces.iter().map(|piece| untyped_kind(piece)).collect(),
         };
-        for (id, piece) in numbered(&pieces) {
-            if kinds[id as usize] == TokenKind::Byte && byte_of(piece).is_none() {
+        Self::new(pieces, kinds)
+    }
+
+    /// The vocabulary of these pieces, if none is too long, twice there, or a byte that is none.
+    pub(crate) fn new(pieces: Vec<&'a str>, kinds: Vec<TokenKind>) -> Result<Self, Error> {
+        let mut ids = PieceIds::with_capacity(pieces.len());
+        for ((id, piece), kind) in numbered(&pieces).zip(&kinds) {
+            if piece.len() > MAX_PIECE_BYTES {
+                return Err(Error::PieceLength {
+                    id,
+                    found: piece.len(),
+                    limit: MAX_PIECE_BYTES,
+                });
+            }
+            if *kind == TokenKind::Byte && byte_of(piece).is_none() {
                 return Err(Error::ByteToken {
                     id,
                     piece: quote(piece),
+                });
+            }
+            if piece.is_empty() {
+                continue;
+            }
+            if let Some(first) = ids.insert(Cow::Borrowed(piece), id) {
+                return Err(Error::DuplicatePiece {
+                    piece: quote(piece),
+                    first,
+                    second: id,
                 });
             }
         }
@@ -137,6 +132,19 @@ impl<'a> Vocabulary<'a> {
 /// The elements with their ids; there are at most [`MAX_TOKENS`].
 fn numbered<T: Copy>(items: &[T]) -> impl Iterator<Item = (u32, T)> {
     (0..).zip(items.iter().copied())
+}
+
+/// Checks that a vocabulary of `found` tokens is one.
+pub(crate) fn check_size(key: &'static str, found: usize) -> Result<(), Error> {
+    if (1..=MAX_TOKENS).contains(&found) {
+        Ok(())
+    } else {
+        Err(Error::VocabularySize {
+            key,
+            found,
+            limit: MAX_TOKENS,
+        })
+    }
 }
 
 /// Checks that an array has one element for each token.

@@ -6,7 +6,9 @@
 
 mod support;
 
-use redline_tokenizer::{EncodeOptions, TokenId, Tokenizer};
+use std::path::Path;
+
+use redline_tokenizer::{EncodeOptions, JsonFiles, TokenId, Tokenizer};
 use serde::Deserialize;
 
 use support::upstream::{Conventions, convert};
@@ -63,6 +65,20 @@ fn check(family: &str, golden: &str) {
         None => std::fs::read(&path).unwrap(),
     };
     check_vectors(&tokenizer(&file).unwrap(), golden, |_| true);
+    if known.vocabulary.ends_with(".json") {
+        check_vectors(&from_json(&path), golden, |_| true);
+    }
+}
+
+/// The tokenizer that the definition itself describes.
+fn from_json(path: &Path) -> Tokenizer {
+    let tokenizer = Tokenizer::from_json(&JsonFiles {
+        tokenizer: &std::fs::read(path).unwrap(),
+        ..JsonFiles::default()
+    });
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!(tokenizer.kind(), "hf-json");
+    tokenizer
 }
 
 fn check_vectors(tokenizer: &Tokenizer, golden: &str, applies: impl Fn(&Vector) -> bool) {

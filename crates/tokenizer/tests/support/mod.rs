@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod definitions;
 pub(crate) mod small;
 pub(crate) mod upstream;
 
