@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod environment;
 mod failure;
+mod folder;
 mod generate;
 mod input;
 mod interrupt;

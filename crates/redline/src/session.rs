@@ -8,6 +8,7 @@ use redline_tokenizer::Tokenizer;
 
 use crate::commands::Context;
 use crate::config::Config;
+use crate::folder;
 use crate::memory;
 use crate::models::Resolved;
 use crate::progress::Progress;
@@ -64,10 +65,14 @@ pub(crate) fn parse<'f>(file: &'f ModelFile, resolved: &Resolved) -> anyhow::Res
 /// Builds a model's tokenizer.
 ///
 /// # Errors
-/// If its metadata describes none, or one that is not known.
+/// If its metadata, or the files beside it in a folder, describe none, or one that is not known.
 pub(crate) fn tokenizer(gguf: &Gguf<'_>, resolved: &Resolved) -> anyhow::Result<Tokenizer> {
-    Tokenizer::from_gguf(gguf.metadata())
-        .with_context(|| format!("cannot use the tokenizer of {}", resolved.path.display()))
+    let tokenizer = if resolved.path.is_dir() {
+        folder::tokenizer(&resolved.path)
+    } else {
+        Tokenizer::from_gguf(gguf.metadata()).map_err(Into::into)
+    };
+    tokenizer.with_context(|| format!("cannot use the tokenizer of {}", resolved.path.display()))
 }
 
 /// What a load of a model for sequences of `context_tokens` positions prepares.

@@ -18,8 +18,56 @@ fn a_folder_without_a_tokenizer_has_logits_and_no_text() {
         json["logits_hash"].as_str().unwrap().to_owned()
     };
     assert_eq!(hash(&folder), hash(&file));
-    redline(&["run", &folder, "hello"]).fails(1, &["cannot use the tokenizer of", "llama-rope3"]);
+    redline(&["run", &folder, "hello"]).fails(
+        1,
+        &["llama-rope3: expected tokenizer.json in the folder, found none"],
+    );
     let sheet = redline(&["inspect", &folder]);
     assert_eq!(sheet.code, Some(0), "{sheet:?}");
     assert!(sheet.stdout.contains("safetensors"), "{sheet:?}");
+}
+
+/// The golden models' vocabulary as a `tokenizer.json`.
+fn tokenizer_json() -> String {
+    let file = std::fs::read(format!("{}/model.gguf", data("golden", "llama-rope3"))).unwrap();
+    let gguf = redline_gguf::Gguf::parse(&[&file]).unwrap();
+    let strings = |key: &str| gguf.metadata().require_str_array(key).unwrap();
+    let vocab: serde_json::Map<String, serde_json::Value> = strings("tokenizer.ggml.tokens")
+        .enumerate()
+        .map(|(id, token)| (token.to_owned(), id.into()))
+        .collect();
+    let merges: Vec<&str> = strings("tokenizer.ggml.merges").collect();
+    let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false});
+    serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "\u{100}", "special": true}],
+        "normalizer": null,
+        "pre_tokenizer": byte_level,
+        "post_processor": byte_level,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    })
+    .to_string()
+}
+
+#[test]
+fn a_folder_speaks_with_the_tokenizer_beside_it() {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(data("folders", "llama-rope3")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(copy.path().join("tokenizer.json"), tokenizer_json()).unwrap();
+    let folder = copy.path().to_str().unwrap();
+    let file = format!("{}/model.gguf", data("golden", "llama-rope3"));
+    let answer = |model: &str| {
+        let arguments = ["run", model, "in the hat", "--raw", "--temperature", "0"];
+        redline(&[&arguments[..], &["-n", "8", "--json"]].concat()).json()
+    };
+    let (ours, theirs) = (answer(folder), answer(&file));
+    assert_eq!(ours["text"], theirs["text"]);
+    assert_eq!(ours["prompt_tokens"], theirs["prompt_tokens"]);
+    std::fs::write(copy.path().join("tokenizer.json"), "{}").unwrap();
+    redline(&["tokenize", folder, "x"])
+        .fails(1, &["cannot use the tokenizer of", "tokenizer.json"]);
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use redline_gguf::{Array, Gguf, Tensor, Value};
 use redline_model::{MemoryPlan, ModelFile, Properties};
-use redline_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
 
@@ -120,7 +119,7 @@ fn report<'a>(
     file: &ModelFile,
     context: &Context,
 ) -> Report<'a> {
-    let tokenizer = Tokenizer::from_gguf(gguf.metadata());
+    let tokenizer = session::tokenizer(gguf, resolved);
     let chat_template = match &tokenizer {
         Ok(tokenizer) => tokenizer.chat_template().is_some(),
         Err(_) => gguf.metadata().get("tokenizer.chat_template").is_some(),
@@ -152,7 +151,7 @@ fn report<'a>(
                 kind: tokenizer.kind(),
                 vocab_size: tokenizer.vocab_size(),
             },
-            Err(error) => Text::Unsupported(error.to_string()),
+            Err(error) => Text::Unsupported(error.root_cause().to_string()),
         },
         chat_template,
         types: type_totals(gguf.tensors()),
