@@ -28,13 +28,15 @@ pub enum Norm {
     },
 }
 
-/// The nonlinearity of a gated feed-forward network.
+/// The nonlinearity of a feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x · sigmoid(x)`.
     Silu,
     /// `0.5 x (1 + tanh(√(2/π)(x + 0.044715 x³)))`.
     GeluTanh,
+    /// `0.5 x (1 + erf(x / √2))`.
+    GeluErf,
 }
 
 /// Which elements of a head a rotation pairs.
@@ -207,6 +209,9 @@ pub struct AttentionShape {
     pub scale: f32,
     /// A query at position p sees positions above `p − window`; `None`: all up to p.
     pub window: Option<usize>,
+    /// A query sees no position after its own; else it sees all up to its span's last. Windows are
+    /// for causal attention only.
+    pub causal: bool,
 }
 
 /// Consecutive query tokens of one sequence.
@@ -318,7 +323,7 @@ pub trait Backend {
         k: &Self::Buffer,
         v: &Self::Buffer,
     );
-    /// Causal attention of every span; sets the rows of `out` (`[tokens, heads · head_dim]`).
+    /// Attention of every span; sets the rows of `out` (`[tokens, heads · head_dim]`).
     fn attention(
         &mut self,
         cache: &Self::KvCache,
@@ -334,6 +339,8 @@ pub trait Backend {
         gate: &mut Self::Buffer,
         up: &Self::Buffer,
     );
+    /// `x = activation(x)`.
+    fn activate(&mut self, activation: Activation, x: &mut Self::Buffer);
     /// `x += y`.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer);
     /// Chooses each token's experts by the router's `logits`, `[tokens, experts]`.

@@ -133,6 +133,12 @@ pub enum Error {
         /// What is wrong.
         source: safetensors::SafeTensorError,
     },
+    /// Logits were asked of a model that has none.
+    #[error("general.architecture: expected a model that generates, found {found:?}, an encoder")]
+    NoHead {
+        /// The architecture.
+        found: String,
+    },
     /// A load option is out of range.
     #[error("load option {option}: expected {expected}, found {found}")]
     Option {
@@ -157,6 +163,10 @@ pub enum Error {
 pub enum PlanError {
     #[error("sequence {sequence} has no tokens")]
     NoTokens { sequence: usize },
+    #[error(
+        "sequence {sequence}: starts at position {position}, and an encoder sees sequences whole"
+    )]
+    Part { sequence: usize, position: usize },
     #[error("{found} sequences, at most {limit}")]
     Sequences { found: usize, limit: usize },
     #[error("{found} tokens, at most {limit}")]

@@ -1,11 +1,14 @@
 //! One step through all layers.
 
-use redline_compute::{AttentionSpan, Backend, FeedForward, KvSlot, MatmulJob, PAGE_POSITIONS};
+mod step;
 
-use crate::load::Limits;
-use crate::plan::{Forward, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for};
-use crate::weights::{LayerWeights, Linear};
-use crate::{Error, Model, PlanError, Properties};
+use redline_compute::{AttentionSpan, Backend, FeedForward, MatmulJob};
+
+use crate::load::{Limits, Output};
+use crate::plan::{Forward, MAX_SEQUENCES, Observer, Stage, StepPlan};
+use crate::weights::{HalfNorms, LayerWeights, Linear, Network, NormWeights};
+use crate::{Error, Model, Properties};
+use step::{NO_SPAN, Step, spans_of};
 
 /// Everything a step writes, sized once at load.
 #[derive(Debug)]
@@ -32,24 +35,9 @@ pub(crate) struct Scratch<B: Backend> {
     selected: B::Buffer,
     /// `[rows, hidden]`
     selected_normed: B::Buffer,
-    /// `[rows, vocab]`
-    logits: B::Buffer,
+    /// `[rows, vocab]`, where rows get logits.
+    logits: Option<B::Buffer>,
     step: Step,
-}
-
-/// A plan's rows, laid out for the verbs.
-#[derive(Debug)]
-struct Step {
-    /// `[tokens]`
-    ids: Vec<u32>,
-    /// `[tokens]`
-    positions: Vec<u32>,
-    /// `[tokens]`
-    slots: Vec<KvSlot>,
-    /// Rows that get logits.
-    rows: Vec<usize>,
-    /// Pages this step writes to, `[pages]`.
-    written: Vec<bool>,
 }
 
 impl<B: Backend> Scratch<B> {
@@ -69,129 +57,12 @@ impl<B: Backend> Scratch<B> {
             up: backend.buffer(tokens, p.feed_forward),
             selected: backend.buffer(rows, p.hidden),
             selected_normed: backend.buffer(rows, p.hidden),
-            logits: backend.buffer(rows, p.vocab),
-            step: Step {
-                ids: Vec::with_capacity(tokens),
-                positions: Vec::with_capacity(tokens),
-                slots: Vec::with_capacity(tokens),
-                rows: Vec::with_capacity(rows),
-                written: vec![false; limits.kv_pages],
+            logits: match limits.output {
+                Output::Logits => Some(backend.buffer(rows, p.vocab)),
+                Output::Hidden => None,
             },
+            step: Step::new(limits),
         }
-    }
-}
-
-impl Step {
-    /// Checks a plan against the limits and lays its rows out.
-    fn lay_out(
-        &mut self,
-        plan: &StepPlan<'_>,
-        vocab: usize,
-        limits: &Limits,
-    ) -> Result<(), PlanError> {
-        check_totals(plan, limits)?;
-        self.ids.clear();
-        self.positions.clear();
-        self.slots.clear();
-        self.rows.clear();
-        self.written.fill(false);
-        for (index, sequence) in plan.sequences.iter().enumerate() {
-            check_sequence(index, sequence, vocab, limits)?;
-            let row = self.ids.len();
-            let count = sequence.tokens.len();
-            let positions = sequence.position..sequence.position + count;
-            let touched = positions.start / PAGE_POSITIONS..pages_for(positions.end);
-            for page in &sequence.pages[touched] {
-                if std::mem::replace(&mut self.written[page.0 as usize], true) {
-                    return Err(PlanError::SharedPage {
-                        sequence: index,
-                        page: page.0,
-                    });
-                }
-            }
-            self.ids.extend(sequence.tokens.iter().map(|token| token.0));
-            self.slots.extend(positions.clone().map(|position| KvSlot {
-                page: sequence.pages[position / PAGE_POSITIONS],
-                offset: position % PAGE_POSITIONS,
-            }));
-            self.positions
-                .extend(positions.map(|position| position as u32));
-            self.rows
-                .extend(row + count - sequence.logits.count(count)..row + count);
-        }
-        Ok(())
-    }
-}
-
-fn check_totals(plan: &StepPlan<'_>, limits: &Limits) -> Result<(), PlanError> {
-    let sequences = plan.sequences;
-    if sequences.len() > MAX_SEQUENCES {
-        return Err(PlanError::Sequences {
-            found: sequences.len(),
-            limit: MAX_SEQUENCES,
-        });
-    }
-    let tokens = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
-    if tokens > limits.max_step_tokens {
-        return Err(PlanError::Tokens {
-            found: tokens,
-            limit: limits.max_step_tokens,
-        });
-    }
-    let rows = sequences
-        .iter()
-        .map(|sequence| sequence.logits.count(sequence.tokens.len()))
-        .sum();
-    if rows > limits.max_logit_rows {
-        return Err(PlanError::LogitRows {
-            found: rows,
-            limit: limits.max_logit_rows,
-        });
-    }
-    Ok(())
-}
-
-fn check_sequence(
-    sequence: usize,
-    step: &SequenceStep<'_>,
-    vocab: usize,
-    limits: &Limits,
-) -> Result<(), PlanError> {
-    if step.tokens.is_empty() {
-        return Err(PlanError::NoTokens { sequence });
-    }
-    if let Some(token) = step.tokens.iter().find(|token| token.0 as usize >= vocab) {
-        return Err(PlanError::TokenId {
-            sequence,
-            found: token.0,
-            vocab,
-        });
-    }
-    let positions = step.position.saturating_add(step.tokens.len());
-    if positions > limits.context {
-        return Err(PlanError::Context {
-            sequence,
-            found: positions,
-            context: limits.context,
-        });
-    }
-    let (found, needed) = (step.pages.len(), pages_for(positions));
-    if found < needed {
-        return Err(PlanError::Pages {
-            sequence,
-            found,
-            positions,
-            needed,
-        });
-    }
-    let pages = limits.kv_pages;
-    match step.pages.iter().find(|page| page.0 as usize >= pages) {
-        Some(page) => Err(PlanError::PageId {
-            sequence,
-            found: page.0,
-            pages,
-        }),
-        None => Ok(()),
     }
 }
 
@@ -223,7 +94,7 @@ impl<B: Backend> Forward for Model<B> {
     ) -> Result<&[f32], Error> {
         self.scratch
             .step
-            .lay_out(plan, self.properties.vocab, &self.limits)?;
+            .lay_out(plan, &self.properties, &self.limits)?;
         let mut spans = [NO_SPAN; MAX_SEQUENCES];
         let spans = spans_of(plan, &mut spans);
         if !spans.is_empty() {
@@ -237,122 +108,120 @@ impl<B: Backend> Forward for Model<B> {
                 self.show(observer, Stage::Layer(layer), &self.scratch.x);
             }
         }
-        self.head(observer);
-        Ok(self.backend.read(&self.scratch.logits))
+        self.finish(observer);
+        let s = &self.scratch;
+        Ok(self
+            .backend
+            .read(s.logits.as_ref().unwrap_or(&s.selected_normed)))
     }
-}
-
-const NO_SPAN: AttentionSpan<'static> = AttentionSpan {
-    row: 0,
-    rows: 0,
-    position: 0,
-    pages: &[],
-};
-
-/// The plan's sequences as spans of rows, in memory of the caller's: a step allocates nothing.
-fn spans_of<'s, 'p>(
-    plan: &StepPlan<'p>,
-    spans: &'s mut [AttentionSpan<'p>; MAX_SEQUENCES],
-) -> &'s [AttentionSpan<'p>] {
-    let mut row = 0;
-    for (span, sequence) in spans.iter_mut().zip(plan.sequences) {
-        let rows = sequence.tokens.len();
-        *span = AttentionSpan {
-            row,
-            rows,
-            position: sequence.position,
-            pages: sequence.pages,
-        };
-        row += rows;
-    }
-    &spans[..plan.sequences.len()]
 }
 
 impl<B: Backend> Model<B> {
     fn embed(&mut self, observer: &mut dyn Observer) {
-        let Scratch { x, step, .. } = &mut self.scratch;
+        let (b, w, s) = (&mut self.backend, &self.weights, &mut self.scratch);
         let scale = self.properties.embedding_scale;
-        self.backend
-            .embed(&self.weights.embedding, &step.ids, scale, x);
+        b.embed(&w.embedding, &s.step.ids, scale, &mut s.x);
+        for (table, rows) in [
+            (&w.token_types, &s.step.types),
+            (&w.positions, &s.step.positions),
+        ] {
+            if let Some(table) = table {
+                b.embed(table, rows, 1.0, &mut s.delta);
+                b.add(&mut s.x, &s.delta);
+            }
+        }
+        if let Some(norm) = &w.embedding_norm {
+            norm.replace(b, &self.properties, &mut s.x, &mut s.normed);
+        }
         self.show(observer, Stage::Embedding, &self.scratch.x);
     }
 
-    /// `x += attention(norm(x))`
+    /// `x += attention(norm(x))`, or with the norms elsewhere.
     fn attend(&mut self, layer: usize, spans: &[AttentionSpan<'_>]) {
         let (b, p, s) = (&mut self.backend, &self.properties, &mut self.scratch);
         let w = &self.weights.layers[layer];
-        b.norm(p.norm, &w.attention_norm, None, &s.x, &mut s.normed);
+        let input = w.attention_norms.input(b, p, &s.x, &mut s.normed);
         let mut jobs = [
             w.query.job(&mut s.q),
             w.key.job(&mut s.k),
             w.value.job(&mut s.v),
         ];
-        b.matmul(&s.normed, &mut jobs, Some(&w.attention_output.matrix));
+        b.matmul(input, &mut jobs, Some(&w.attention_output.matrix));
         if let Some(weight) = &w.query_norm {
             b.norm_heads(p.norm, weight, &mut s.q);
         }
         if let Some(weight) = &w.key_norm {
             b.norm_heads(p.norm, weight, &mut s.k);
         }
-        let rope = &self.ropes[p.layers[layer].rope];
-        b.rope(rope, p.head_dim, &s.step.positions, &mut s.q);
-        b.rope(rope, p.head_dim, &s.step.positions, &mut s.k);
+        if let Some(rope) = p.layers[layer].rope {
+            let rope = &self.ropes[rope];
+            b.rope(rope, p.head_dim, &s.step.positions, &mut s.q);
+            b.rope(rope, p.head_dim, &s.step.positions, &mut s.k);
+        }
         b.append_kv(&mut self.kv, layer, &s.step.slots, &s.k, &s.v);
         b.attention(&self.kv, p.attention(layer), spans, &s.q, &mut s.attended);
         b.matmul(
             &s.attended,
             &mut [w.attention_output.job(&mut s.delta)],
-            Some(&w.gate.matrix),
+            Some(w.network.first()),
         );
-        add_delta(b, p, w.attention_post_norm.as_ref(), s);
+        add_delta(b, p, &w.attention_norms, s);
     }
 
-    /// `x += down(activation(gate(norm(x))) · up(norm(x)))`
+    /// `x += network(norm(x))`, or with the norms elsewhere.
     fn feed_forward(&mut self, layer: usize) {
         let (b, p, s) = (&mut self.backend, &self.properties, &mut self.scratch);
         let w: &LayerWeights<B> = &self.weights.layers[layer];
-        b.norm(p.norm, &w.feed_forward_norm, None, &s.x, &mut s.normed);
-        let network = FeedForward {
-            activation: p.activation,
-            gate_up: [w.gate.job(&mut s.gate), w.up.job(&mut s.up)],
-            down: w.down.job(&mut s.delta),
-        };
+        let input = w.feed_forward_norms.input(b, p, &s.x, &mut s.normed);
         let next = match self.weights.layers.get(layer + 1) {
-            Some(next) => &next.query.matrix,
-            None => &*self.weights.head,
+            Some(next) => Some(&next.query.matrix),
+            None => self.weights.head.as_deref(),
         };
-        b.feed_forward(&s.normed, network, Some(next));
-        add_delta(b, p, w.feed_forward_post_norm.as_ref(), s);
+        match &w.network {
+            Network::Gated { gate, up, down } => {
+                let network = FeedForward {
+                    activation: p.activation,
+                    gate_up: [gate.job(&mut s.gate), up.job(&mut s.up)],
+                    down: down.job(&mut s.delta),
+                };
+                b.feed_forward(input, network, next);
+            }
+            Network::Plain { up, down } => {
+                b.matmul(input, &mut [up.job(&mut s.up)], Some(&down.matrix));
+                b.activate(p.activation, &mut s.up);
+                b.matmul(&s.up, &mut [down.job(&mut s.delta)], next);
+            }
+        }
+        add_delta(b, p, &w.feed_forward_norms, s);
     }
 
-    /// Logits of the rows that were asked for.
-    fn head(&mut self, observer: &mut dyn Observer) {
-        let (b, s) = (&mut self.backend, &mut self.scratch);
+    /// The rows that were asked for: their last norm and, unless hidden state is wanted, logits.
+    fn finish(&mut self, observer: &mut dyn Observer) {
+        let (b, w, s) = (&mut self.backend, &self.weights, &mut self.scratch);
         if s.step.rows.is_empty() {
-            b.resize(&mut s.logits, 0);
+            let out = s.logits.as_mut().unwrap_or(&mut s.selected_normed);
+            b.resize(out, 0);
             return;
         }
         b.select(&s.x, &s.step.rows, &mut s.selected);
-        let norm = self.properties.norm;
-        b.norm(
-            norm,
-            &self.weights.final_norm,
-            None,
-            &s.selected,
-            &mut s.selected_normed,
-        );
-        let job = MatmulJob {
-            weights: &*self.weights.head,
-            bias: None,
-            out: &mut s.logits,
-        };
-        // With which the next step begins.
-        let first = self.weights.layers.first();
-        b.matmul(
-            &s.selected_normed,
-            &mut [job],
-            first.map(|layer| &layer.query.matrix),
-        );
+        match &w.final_norm {
+            Some(norm) => norm.apply(b, &self.properties, &s.selected, &mut s.selected_normed),
+            None => std::mem::swap(&mut s.selected, &mut s.selected_normed),
+        }
+        if let (Some(head), Some(out)) = (&w.head, &mut s.logits) {
+            let job = MatmulJob {
+                weights: &**head,
+                bias: None,
+                out,
+            };
+            // With which the next step begins.
+            let first = w.layers.first();
+            b.matmul(
+                &s.selected_normed,
+                &mut [job],
+                first.map(|layer| &layer.query.matrix),
+            );
+        }
         self.show(observer, Stage::FinalNorm, &self.scratch.selected_normed);
     }
 
@@ -373,21 +242,58 @@ impl<B: Backend> Linear<B> {
     }
 }
 
-/// `x += delta`, normalised first where the model has post norms.
+impl<B: Backend> NormWeights<B> {
+    fn apply(&self, backend: &mut B, properties: &Properties, x: &B::Buffer, out: &mut B::Buffer) {
+        backend.norm(properties.norm, &self.weight, self.bias.as_ref(), x, out);
+    }
+
+    /// Normalises `x`; `room` is as large.
+    fn replace(
+        &self,
+        backend: &mut B,
+        properties: &Properties,
+        x: &mut B::Buffer,
+        room: &mut B::Buffer,
+    ) {
+        self.apply(backend, properties, x, room);
+        std::mem::swap(x, room);
+    }
+}
+
+impl<B: Backend> HalfNorms<B> {
+    /// What the half layer is given.
+    fn input<'s>(
+        &self,
+        backend: &mut B,
+        properties: &Properties,
+        x: &'s B::Buffer,
+        normed: &'s mut B::Buffer,
+    ) -> &'s B::Buffer {
+        match &self.before {
+            None => x,
+            Some(norm) => {
+                norm.apply(backend, properties, x, normed);
+                normed
+            }
+        }
+    }
+}
+
+/// `x += delta`, with the norms of it and of the sum that the model has.
 fn add_delta<B: Backend>(
     backend: &mut B,
     properties: &Properties,
-    post_norm: Option<&B::Vector>,
+    norms: &HalfNorms<B>,
     scratch: &mut Scratch<B>,
 ) {
     let Scratch {
         x, normed, delta, ..
     } = scratch;
-    match post_norm {
-        None => backend.add(x, delta),
-        Some(weight) => {
-            backend.norm(properties.norm, weight, None, delta, normed);
-            backend.add(x, normed);
-        }
+    if let Some(norm) = &norms.after {
+        norm.replace(backend, properties, delta, normed);
+    }
+    backend.add(x, delta);
+    if let Some(norm) = &norms.after_sum {
+        norm.replace(backend, properties, x, normed);
     }
 }

@@ -27,11 +27,13 @@ pub use arch::KNOWN_ARCHITECTURES;
 pub use error::{Error, PlanError};
 pub use file::ModelFile;
 pub use hash::{LogitsHash, logits_hash};
-pub use load::{LoadOptions, LoadProgress, Model};
+pub use load::{LoadOptions, LoadProgress, Model, Output};
 pub use memory::MemoryPlan;
 pub use plan::{
     Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
 };
-pub use properties::{LayerAttention, LongFactors, Properties, Rope};
+pub use properties::{
+    Biases, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope,
+};
 pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
 pub use redline_gguf::TokenId;

@@ -18,6 +18,16 @@ const MAX_PAGES: usize = u32::MAX as usize;
 /// Tokens of a step and rows of logits, at most.
 const MAX_ROWS: usize = 1 << 16;
 
+/// What a step gives for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// Logits, `[vocab]`.
+    #[default]
+    Logits,
+    /// Hidden state after the last norm, `[hidden]`: no logits are computed.
+    Hidden,
+}
+
 /// What a load is to prepare for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -30,8 +40,10 @@ pub struct LoadOptions {
     pub kv_format: KvFormat,
     /// Tokens in one step.
     pub max_step_tokens: usize,
-    /// Rows of logits in one step.
+    /// Rows of output in one step.
     pub max_logit_rows: usize,
+    /// What those rows are.
+    pub output: Output,
 }
 
 impl Default for LoadOptions {
@@ -42,6 +54,7 @@ impl Default for LoadOptions {
             kv_format: KvFormat::default(),
             max_step_tokens: 512,
             max_logit_rows: 16,
+            output: Output::default(),
         }
     }
 }
@@ -66,6 +79,7 @@ pub(crate) struct Limits {
     pub(crate) kv_format: KvFormat,
     pub(crate) max_step_tokens: usize,
     pub(crate) max_logit_rows: usize,
+    pub(crate) output: Output,
 }
 
 impl Limits {
@@ -89,6 +103,7 @@ impl Limits {
             kv_format: options.kv_format,
             max_step_tokens: check("max_step_tokens", options.max_step_tokens, MAX_ROWS)?,
             max_logit_rows: check("max_logit_rows", options.max_logit_rows, MAX_ROWS)?,
+            output: options.output,
         })
     }
 }
@@ -122,6 +137,12 @@ impl<B: Backend> Model<B> {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, Error> {
         let properties = Properties::from_gguf(gguf)?;
+        if !properties.head && options.output == Output::Logits {
+            let found = gguf.metadata().require_str("general.architecture")?;
+            return Err(Error::NoHead {
+                found: found.to_owned(),
+            });
+        }
         let limits = Limits::resolve(&properties, options)?;
         let memory = MemoryPlan::with_limits(gguf, &properties, &limits)?;
         let weights = Weights::load(file, gguf, &properties, &backend)?;

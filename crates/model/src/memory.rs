@@ -3,7 +3,7 @@
 use redline_compute::{KvFormat, KvShape};
 use redline_gguf::Gguf;
 
-use crate::load::Limits;
+use crate::load::{Limits, Output};
 use crate::{Error, LoadOptions, Properties};
 
 /// Bytes a loaded model takes.
@@ -87,7 +87,10 @@ fn scratch_bytes(properties: &Properties, limits: &Limits) -> Option<u64> {
     let p = properties;
     let token_width =
         3 * p.hidden + 2 * p.heads * p.head_dim + 2 * p.kv_heads * p.head_dim + 2 * p.feed_forward;
-    let row_width = 2 * p.hidden + p.vocab;
+    let row_width = match limits.output {
+        Output::Logits => 2 * p.hidden + p.vocab,
+        Output::Hidden => 2 * p.hidden,
+    };
     let rope_width: usize = p.ropes.iter().map(|rope| rope.dims).sum();
     let product =
         |count: usize, width: usize| (count as u64).checked_mul(width as u64)?.checked_mul(float);

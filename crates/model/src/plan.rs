@@ -104,7 +104,7 @@ pub trait Forward {
     fn max_logit_rows(&self) -> usize;
 
     /// Computes a step and returns the requested rows of logits, `[rows, vocab]`, in the order of
-    /// the plan.
+    /// the plan; of hidden state, `[rows, hidden]`, if the model was loaded for that.
     ///
     /// # Errors
     /// [`Error::Plan`] if the plan breaks a limit above: nothing is computed then.

@@ -21,23 +21,39 @@ pub struct Properties {
     pub vocab: usize,
     /// Positions the model was trained for.
     pub context_length: usize,
-    /// Every norm of the model.
+    /// Every norm of the model. Those of [`Norm::Layer`] must have a bias.
     pub norm: Norm,
+    /// Where a layer's norms stand.
+    pub norm_placement: NormPlacement,
     /// Multiplied into each token embedding.
     pub embedding_scale: f32,
     /// Multiplied into each attention score.
     pub attention_scale: f32,
-    /// Between gate and up projection.
+    /// The feed-forward network's nonlinearity.
     pub activation: Activation,
+    /// The feed-forward network is `down(activation(gate(x)) · up(x))`, else `down(activation(up(x)))`.
+    pub gated: bool,
     /// Each query and key head is normalised before it is rotated.
     pub qk_norm: bool,
-    /// Attention's and feed-forward's results are normalised before they are added.
-    pub post_norms: bool,
-    /// Query, key and value projections must have a bias. (One that is in the file is used anyway.)
-    pub qkv_bias: bool,
-    /// The file has the rows of query, key and value as one tensor, and those of gate and up.
-    pub fused_projections: bool,
-    /// The kinds of rotation, at least one.
+    /// The projections that must have a bias. (One that is in the file is used anyway.)
+    pub biases: Biases,
+    /// The file has the rows of query, key and value as one tensor.
+    pub fused_qkv: bool,
+    /// The file has the rows of gate and up as one tensor.
+    pub fused_gate_up: bool,
+    /// A token sees none after it. Else the model is an encoder: a sequence is computed whole.
+    pub causal: bool,
+    /// Logits follow the last layer; without them hidden state is all there is.
+    pub head: bool,
+    /// Token embeddings are normalised before the first layer.
+    pub embedding_norm: bool,
+    /// Rows of a table of token types, the first of which is added to every token's embedding.
+    pub token_types: Option<usize>,
+    /// What a sequence's embedding is made of, where the file says.
+    pub pooling: Option<Pooling>,
+    /// A learned table has a row for each of `context_length` positions, added to token embeddings.
+    pub learned_positions: bool,
+    /// The kinds of rotation; none where positions are learned.
     pub ropes: Vec<Rope>,
     /// What differs from layer to layer; as long as the model is deep.
     pub layers: Vec<LayerAttention>,
@@ -57,8 +73,42 @@ impl Properties {
             head_dim: self.head_dim,
             scale: self.attention_scale,
             window: self.layers[layer].window,
+            causal: self.causal,
         }
     }
+}
+
+/// Where a layer's norms stand, around attention and around the feed-forward network (`f`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// `x + f(norm(x))`, and one norm after the last layer.
+    Before,
+    /// `x + norm(f(norm(x)))`, and one norm after the last layer.
+    Around,
+    /// `norm(x + f(x))`, and no norm after the last layer.
+    AfterSum,
+}
+
+/// What a sequence's embedding is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all tokens' rows.
+    Mean,
+    /// The first token's row.
+    Cls,
+    /// The last token's row.
+    Last,
+}
+
+/// Which projections must have a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Biases {
+    /// None.
+    None,
+    /// Query, key and value.
+    Qkv,
+    /// All of attention and of the feed-forward network.
+    All,
 }
 
 /// What differs between the layers' attentions.
@@ -66,8 +116,8 @@ impl Properties {
 pub struct LayerAttention {
     /// A query at position p sees positions above `p - window`; `None`: all up to p.
     pub window: Option<usize>,
-    /// Its rotation, an index into [`Properties::ropes`].
-    pub rope: usize,
+    /// Its rotation, an index into [`Properties::ropes`]; `None`: heads are not rotated.
+    pub rope: Option<usize>,
 }
 
 /// One kind of rotary position embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>).

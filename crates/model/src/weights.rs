@@ -1,13 +1,15 @@
 //! The model's tensors, typed, each with the shape its metadata demands.
 
-use std::collections::HashSet;
+mod tensors;
+
 use std::sync::Arc;
 
-use redline_compute::{Backend, Format, WeightBytes, quant};
-use redline_gguf::{Gguf, Tensor, TensorType};
+use redline_compute::Backend;
+use redline_gguf::Gguf;
 
-use crate::error::known_formats;
-use crate::{Error, ModelFile, Properties};
+use crate::{Biases, Error, ModelFile, NormPlacement, Properties};
+use tensors::Tensors;
+pub(crate) use tensors::vector_values;
 
 /// Llama 3's frequency factors.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -15,24 +17,30 @@ pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 pub(crate) const LONG_ROPE_FACTORS: [&str; 2] =
     ["rope_factors_short.weight", "rope_factors_long.weight"];
 
+/// Embeddings of token types.
+pub(crate) const TOKEN_TYPES: &str = "token_types.weight";
+
 /// All weights: matrices where the file is mapped, vectors in F32.
 #[derive(Debug)]
 pub(crate) struct Weights<B: Backend> {
     /// `[vocab, hidden]`
     pub(crate) embedding: Arc<B::Matrix>,
+    /// `[context_length, hidden]`
+    pub(crate) positions: Option<B::Matrix>,
+    /// `[types, hidden]`
+    pub(crate) token_types: Option<B::Matrix>,
+    pub(crate) embedding_norm: Option<NormWeights<B>>,
     /// One for each layer.
     pub(crate) layers: Vec<LayerWeights<B>>,
-    /// `[hidden]`
-    pub(crate) final_norm: B::Vector,
+    pub(crate) final_norm: Option<NormWeights<B>>,
     /// `[vocab, hidden]`; the embedding itself where the model ties them.
-    pub(crate) head: Arc<B::Matrix>,
+    pub(crate) head: Option<Arc<B::Matrix>>,
 }
 
 /// The weights of one layer.
 #[derive(Debug)]
 pub(crate) struct LayerWeights<B: Backend> {
-    /// `[hidden]`
-    pub(crate) attention_norm: B::Vector,
+    pub(crate) attention_norms: HalfNorms<B>,
     /// `[heads · head_dim, hidden]`
     pub(crate) query: Linear<B>,
     /// `[kv_heads · head_dim, hidden]`
@@ -45,18 +53,49 @@ pub(crate) struct LayerWeights<B: Backend> {
     pub(crate) key_norm: Option<B::Vector>,
     /// `[hidden, heads · head_dim]`
     pub(crate) attention_output: Linear<B>,
-    /// `[hidden]`
-    pub(crate) attention_post_norm: Option<B::Vector>,
-    /// `[hidden]`
-    pub(crate) feed_forward_norm: B::Vector,
-    /// `[feed_forward, hidden]`
-    pub(crate) gate: Linear<B>,
-    /// `[feed_forward, hidden]`
-    pub(crate) up: Linear<B>,
-    /// `[hidden, feed_forward]`
-    pub(crate) down: Linear<B>,
-    /// `[hidden]`
-    pub(crate) feed_forward_post_norm: Option<B::Vector>,
+    pub(crate) feed_forward_norms: HalfNorms<B>,
+    pub(crate) network: Network<B>,
+}
+
+/// The norms of a half layer.
+#[derive(Debug)]
+pub(crate) struct HalfNorms<B: Backend> {
+    /// Of its input.
+    pub(crate) before: Option<NormWeights<B>>,
+    /// Of its result, before that is added.
+    pub(crate) after: Option<NormWeights<B>>,
+    /// Of the sum.
+    pub(crate) after_sum: Option<NormWeights<B>>,
+}
+
+/// What a norm multiplies with, and adds.
+#[derive(Debug)]
+pub(crate) struct NormWeights<B: Backend> {
+    /// `[width]`
+    pub(crate) weight: B::Vector,
+    /// `[width]`
+    pub(crate) bias: Option<B::Vector>,
+}
+
+/// A feed-forward network.
+#[derive(Debug)]
+pub(crate) enum Network<B: Backend> {
+    /// `down(activation(gate(x)) · up(x))`
+    Gated {
+        /// `[feed_forward, hidden]`
+        gate: Linear<B>,
+        /// `[feed_forward, hidden]`
+        up: Linear<B>,
+        /// `[hidden, feed_forward]`
+        down: Linear<B>,
+    },
+    /// `down(activation(up(x)))`
+    Plain {
+        /// `[feed_forward, hidden]`
+        up: Linear<B>,
+        /// `[hidden, feed_forward]`
+        down: Linear<B>,
+    },
 }
 
 /// `x · weightsᵀ + bias`.
@@ -80,29 +119,45 @@ impl<B: Backend> Weights<B> {
         backend: &B,
     ) -> Result<Self, Error> {
         let (hidden, vocab) = (properties.hidden, properties.vocab);
-        let mut tensors = Tensors {
-            file,
-            gguf,
-            backend,
-            // Read by the architecture, if it is there at all.
-            used: HashSet::from([ROPE_FACTORS]),
-        };
+        let mut tensors = Tensors::new(file, gguf, backend);
+        // Read by the architecture, if it is there at all.
+        tensors.skip(&[ROPE_FACTORS]);
         if properties.ropes.iter().any(|rope| rope.long.is_some()) {
-            tensors.used.extend(LONG_ROPE_FACTORS);
+            tensors.skip(&LONG_ROPE_FACTORS);
         }
         let embedding = Arc::new(tensors.matrix("token_embd.weight", vocab, hidden)?);
-        let head = if gguf.tensor("output.weight").is_some() {
-            Arc::new(tensors.matrix("output.weight", vocab, hidden)?)
+        let head = if !properties.head {
+            None
+        } else if tensors.has("output.weight") {
+            Some(Arc::new(tensors.matrix("output.weight", vocab, hidden)?))
         } else {
-            Arc::clone(&embedding)
+            Some(Arc::clone(&embedding))
         };
-        let final_norm = tensors.vector("output_norm.weight", hidden)?;
+        let positions = properties
+            .learned_positions
+            .then(|| tensors.matrix("position_embd.weight", properties.context_length, hidden))
+            .transpose()?;
+        let token_types = properties
+            .token_types
+            .map(|types| tensors.matrix(TOKEN_TYPES, types, hidden))
+            .transpose()?;
+        let mut norm = |wanted: bool, name: &str| {
+            wanted
+                .then(|| tensors.norm(properties.norm, name, hidden))
+                .transpose()
+        };
+        let embedding_norm = norm(properties.embedding_norm, "token_embd_norm")?;
+        let normed_sums = properties.norm_placement == NormPlacement::AfterSum;
+        let final_norm = norm(!normed_sums, "output_norm")?;
         let layers = (0..properties.layers.len())
             .map(|layer| LayerWeights::load(&mut tensors, properties, layer))
             .collect::<Result<_, _>>()?;
         tensors.all_used()?;
         Ok(Self {
             embedding,
+            positions,
+            token_types,
+            embedding_norm,
             layers,
             final_norm,
             head,
@@ -116,244 +171,94 @@ impl<B: Backend> LayerWeights<B> {
         properties: &Properties,
         layer: usize,
     ) -> Result<Self, Error> {
-        let Properties {
-            hidden,
-            feed_forward,
-            head_dim,
-            ..
-        } = *properties;
+        let (hidden, head_dim) = (properties.hidden, properties.head_dim);
         let (q_width, kv_width) = (properties.heads * head_dim, properties.kv_heads * head_dim);
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let [query, key, value] = if properties.fused_projections {
-            tensors.fused(
-                &name("attn_qkv.weight"),
-                [q_width, kv_width, kv_width],
-                hidden,
-            )?
-        } else {
-            let bias = properties.qkv_bias;
-            [
-                tensors.linear(&name("attn_q"), q_width, hidden, bias)?,
-                tensors.linear(&name("attn_k"), kv_width, hidden, bias)?,
-                tensors.linear(&name("attn_v"), kv_width, hidden, bias)?,
-            ]
+        let (all, qkv) = match properties.biases {
+            Biases::None => (false, false),
+            Biases::Qkv => (false, true),
+            Biases::All => (true, true),
         };
-        let [gate, up] = if properties.fused_projections {
-            tensors.fused(&name("ffn_up.weight"), [feed_forward; 2], hidden)?
+        let [query, key, value] = if properties.fused_qkv {
+            let rows = [q_width, kv_width, kv_width];
+            tensors.fused(&name("attn_qkv"), rows, hidden, qkv)?
         } else {
             [
-                tensors.linear(&name("ffn_gate"), feed_forward, hidden, false)?,
-                tensors.linear(&name("ffn_up"), feed_forward, hidden, false)?,
+                tensors.linear(&name("attn_q"), q_width, hidden, qkv)?,
+                tensors.linear(&name("attn_k"), kv_width, hidden, qkv)?,
+                tensors.linear(&name("attn_v"), kv_width, hidden, qkv)?,
             ]
         };
+        let mut head_norm = |part| tensors.vector_if(properties.qk_norm, &name(part), head_dim);
         Ok(Self {
-            attention_norm: tensors.vector(&name("attn_norm.weight"), hidden)?,
+            query_norm: head_norm("attn_q_norm.weight")?,
+            key_norm: head_norm("attn_k_norm.weight")?,
+            attention_norms: HalfNorms::load(
+                tensors,
+                properties,
+                ["attn_norm", "post_attention_norm", "attn_output_norm"].map(name),
+            )?,
             query,
             key,
             value,
-            query_norm: tensors.vector_if(
-                properties.qk_norm,
-                &name("attn_q_norm.weight"),
-                head_dim,
+            attention_output: tensors.linear(&name("attn_output"), hidden, q_width, all)?,
+            feed_forward_norms: HalfNorms::load(
+                tensors,
+                properties,
+                ["ffn_norm", "post_ffw_norm", "layer_output_norm"].map(name),
             )?,
-            key_norm: tensors.vector_if(
-                properties.qk_norm,
-                &name("attn_k_norm.weight"),
-                head_dim,
-            )?,
-            attention_output: tensors.linear(&name("attn_output"), hidden, q_width, false)?,
-            attention_post_norm: tensors.vector_if(
-                properties.post_norms,
-                &name("post_attention_norm.weight"),
-                hidden,
-            )?,
-            feed_forward_norm: tensors.vector(&name("ffn_norm.weight"), hidden)?,
-            gate,
-            up,
-            down: tensors.linear(&name("ffn_down"), hidden, feed_forward, false)?,
-            feed_forward_post_norm: tensors.vector_if(
-                properties.post_norms,
-                &name("post_ffw_norm.weight"),
-                hidden,
-            )?,
+            network: Network::load(tensors, properties, name, all)?,
         })
     }
 }
 
-/// Hands out tensors by name and remembers which were asked for.
-struct Tensors<'g, 'a, B> {
-    file: &'g ModelFile,
-    gguf: &'g Gguf<'a>,
-    backend: &'g B,
-    used: HashSet<&'g str>,
-}
-
-impl<'g, 'a, B: Backend> Tensors<'g, 'a, B> {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Matrix, Error> {
-        let [matrix] = self.row_ranges(name, [rows], cols)?;
-        Ok(matrix)
-    }
-
-    /// Matrices of `rows` rows each that follow one another in one tensor.
-    fn row_ranges<const N: usize>(
-        &mut self,
-        name: &str,
-        rows: [usize; N],
-        cols: usize,
-    ) -> Result<[B::Matrix; N], Error> {
-        let tensor = self.find(name, &[cols, rows.iter().sum()])?;
-        let format = compute_format(tensor.tensor_type).ok_or_else(|| Error::TensorType {
-            name: name.to_owned(),
-            expected: known_formats(),
-            found: tensor.tensor_type.to_string(),
-        })?;
-        let mapping = self.file.mapping(tensor.shard);
-        assert_eq!(
-            mapping[tensor.offset..].as_ptr(),
-            tensor.data.as_ptr(),
-            "the directory is of this very file"
-        );
-        let mut start = tensor.offset;
-        Ok(rows.map(|rows| {
-            let range = start..start + rows * format.row_bytes(cols);
-            start = range.end;
-            let bytes = WeightBytes::new(Arc::clone(mapping), range);
-            self.backend.matrix(format, rows, cols, bytes)
-        }))
-    }
-
-    /// Projections without bias whose rows follow one another in one tensor.
-    fn fused<const N: usize>(
-        &mut self,
-        name: &str,
-        rows: [usize; N],
-        cols: usize,
-    ) -> Result<[Linear<B>; N], Error> {
-        let matrices = self.row_ranges(name, rows, cols)?;
-        Ok(matrices.map(|matrix| Linear { matrix, bias: None }))
-    }
-
-    fn vector(&mut self, name: &str, width: usize) -> Result<B::Vector, Error> {
-        let values = vector_values(self.find(name, &[width])?, width)?;
-        Ok(self.backend.vector(values))
-    }
-
-    fn vector_if(
-        &mut self,
-        wanted: bool,
-        name: &str,
-        width: usize,
-    ) -> Result<Option<B::Vector>, Error> {
-        wanted.then(|| self.vector(name, width)).transpose()
-    }
-
-    /// `{name}.weight` and, where the file has it or the model needs it, `{name}.bias`.
-    fn linear(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        needs_bias: bool,
-    ) -> Result<Linear<B>, Error> {
-        let bias = format!("{name}.bias");
-        let has_bias = needs_bias || self.gguf.tensor(&bias).is_some();
-        Ok(Linear {
-            matrix: self.matrix(&format!("{name}.weight"), rows, cols)?,
-            bias: self.vector_if(has_bias, &bias, rows)?,
-        })
-    }
-
-    fn find(&mut self, name: &str, dims: &[usize]) -> Result<&'g Tensor<'a>, Error> {
-        let Some(tensor) = self.gguf.tensor(name) else {
-            return Err(Error::MissingTensor {
-                name: name.to_owned(),
-                expected: dims.to_vec(),
-            });
+impl<B: Backend> HalfNorms<B> {
+    fn load(
+        tensors: &mut Tensors<'_, '_, B>,
+        properties: &Properties,
+        [before, after, after_sum]: [String; 3],
+    ) -> Result<Self, Error> {
+        let place = properties.norm_placement;
+        let mut norm = |places: &[NormPlacement], name: &str| {
+            let wanted = places.contains(&place);
+            wanted
+                .then(|| tensors.norm(properties.norm, name, properties.hidden))
+                .transpose()
         };
-        self.used.insert(tensor.name);
-        if tensor.dims != dims {
-            return Err(Error::TensorShape {
-                name: name.to_owned(),
-                expected: dims.to_vec(),
-                found: tensor.dims.clone(),
-            });
-        }
-        Ok(tensor)
-    }
-
-    fn all_used(&self) -> Result<(), Error> {
-        match self
-            .gguf
-            .tensors()
-            .iter()
-            .find(|tensor| !self.used.contains(tensor.name))
-        {
-            None => Ok(()),
-            Some(tensor) => Err(Error::UnexpectedTensor {
-                name: tensor.name.to_owned(),
-            }),
-        }
+        Ok(Self {
+            before: norm(&[NormPlacement::Before, NormPlacement::Around], &before)?,
+            after: norm(&[NormPlacement::Around], &after)?,
+            after_sum: norm(&[NormPlacement::AfterSum], &after_sum)?,
+        })
     }
 }
 
-/// The values of a norm, a bias or a table of factors, `[width]`.
-pub(crate) fn vector_values(tensor: &Tensor<'_>, width: usize) -> Result<Vec<f32>, Error> {
-    if tensor.dims != [width] {
-        return Err(Error::TensorShape {
-            name: tensor.name.to_owned(),
-            expected: vec![width],
-            found: tensor.dims.clone(),
-        });
-    }
-    let format = match compute_format(tensor.tensor_type) {
-        Some(format @ (Format::F32 | Format::F16 | Format::BF16)) => format,
-        _ => {
-            return Err(Error::TensorType {
-                name: tensor.name.to_owned(),
-                expected: "F32, F16 or BF16".to_owned(),
-                found: tensor.tensor_type.to_string(),
-            });
+impl<B: Backend> Network<B> {
+    fn load(
+        tensors: &mut Tensors<'_, '_, B>,
+        properties: &Properties,
+        name: impl Fn(&str) -> String,
+        bias: bool,
+    ) -> Result<Self, Error> {
+        let (hidden, width) = (properties.hidden, properties.feed_forward);
+        let down = tensors.linear(&name("ffn_down"), hidden, width, bias)?;
+        if properties.fused_gate_up {
+            let [gate, up] = tensors.fused(&name("ffn_up"), [width; 2], hidden, bias)?;
+            return Ok(Self::Gated { gate, up, down });
         }
-    };
-    let mut values = vec![0.0; width];
-    quant::dequantize(format, tensor.data, &mut values);
-    Ok(values)
-}
+        let up = tensors.linear(&name("ffn_up"), width, hidden, bias)?;
+        if properties.gated {
+            let gate = tensors.linear(&name("ffn_gate"), width, hidden, bias)?;
+            return Ok(Self::Gated { gate, up, down });
+        }
+        Ok(Self::Plain { up, down })
+    }
 
-/// The kernels' name for a file's tensor type, if they know it.
-pub(crate) fn compute_format(tensor_type: TensorType) -> Option<Format> {
-    Some(match tensor_type {
-        TensorType::F32 => Format::F32,
-        TensorType::F16 => Format::F16,
-        TensorType::BF16 => Format::BF16,
-        TensorType::Q8_0 => Format::Q8_0,
-        TensorType::Q4_0 => Format::Q4_0,
-        TensorType::Q4_1 => Format::Q4_1,
-        TensorType::Q5_0 => Format::Q5_0,
-        TensorType::Q5_1 => Format::Q5_1,
-        TensorType::MXFP4 => Format::MXFP4,
-        TensorType::Q4_K => Format::Q4_K,
-        TensorType::Q5_K => Format::Q5_K,
-        TensorType::Q6_K => Format::Q6_K,
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gguf_and_compute_agree_on_every_block() {
-        for format in Format::ALL {
-            let tensor_type: TensorType = format.name().parse().unwrap();
-            assert_eq!(compute_format(tensor_type), Some(format));
-            assert_eq!(
-                tensor_type.block_weights(),
-                format.block_weights(),
-                "{format}"
-            );
-            assert_eq!(tensor_type.block_bytes(), format.block_bytes(), "{format}");
+    /// The matrix that is multiplied first.
+    pub(crate) fn first(&self) -> &B::Matrix {
+        match self {
+            Self::Gated { gate, .. } => &gate.matrix,
+            Self::Plain { up, .. } => &up.matrix,
         }
     }
 }

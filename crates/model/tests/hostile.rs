@@ -33,7 +33,8 @@ fn accept(shape: Shape, change: impl FnOnce(&mut TinyModel), check: impl FnOnce(
 fn architectures() {
     check(
         LLAMA,
-        "general.architecture: unknown architecture \"mamba\", known are llama, qwen2, gemma3, phi3",
+        "general.architecture: unknown architecture \"mamba\", known are llama, qwen2, gemma3, phi3, \
+         qwen3, gpt2, bert, nomic-bert",
         |m| m.set("general.architecture", Text("mamba")),
     );
     check(
@@ -382,7 +383,10 @@ fn what_is_optional_is_used_if_it_is_there() {
                 .iter()
                 .map(|layer| (layer.window, layer.rope))
                 .collect();
-            assert_eq!(layers, [(Some(20), 1), (None, 0), (Some(20), 1)]);
+            assert_eq!(
+                layers,
+                [(Some(20), Some(1)), (None, Some(0)), (Some(20), Some(1))]
+            );
             assert_eq!(properties.ropes[1].base, 5000.0);
             assert_eq!(properties.embedding_scale, 16.0);
         },

@@ -286,6 +286,10 @@ impl Backend for Cpu {
             q.width == heads * head_dim && out.width == q.width,
             "heads fill a row"
         );
+        assert!(
+            shape.causal || shape.window.is_none(),
+            "a window of causal attention"
+        );
         cache.assert_holds(shape, spans);
         out.set_tokens(q.tokens());
         let (isa, threads) = (self.isa, self.pool.threads());
@@ -326,6 +330,11 @@ impl Backend for Cpu {
             let up = &up.data[rows.start * width..rows.end * width];
             elementwise::gated(isa, activation, gate, up);
         });
+    }
+
+    fn activate(&mut self, activation: Activation, x: &mut Buffer) {
+        let isa = self.isa;
+        self.each_rows(x, |_, x| elementwise::activate(isa, activation, x));
     }
 
     fn add(&mut self, x: &mut Buffer, y: &Buffer) {

@@ -323,7 +323,8 @@ fn rope_gives_the_same_bits_everywhere_and_rotates() {
 #[test]
 fn gates_sums_and_embeddings_give_the_same_bits_everywhere() {
     let (gate, up) = (noise(1, 3 * 50), noise(2, 3 * 50));
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    let activations = [Activation::Silu, Activation::GeluTanh, Activation::GeluErf];
+    for activation in activations {
         same_everywhere("gate", |cpu| {
             let mut x = filled(cpu, 50, &gate);
             let up = filled(cpu, 50, &up);
@@ -331,6 +332,20 @@ fn gates_sums_and_embeddings_give_the_same_bits_everywhere() {
             cpu.add(&mut x, &up);
             x.data.to_vec()
         });
+    }
+    for activation in activations {
+        let alone = same_everywhere("activation", |cpu| {
+            let mut x = filled(cpu, 50, &gate);
+            cpu.activate(activation, &mut x);
+            x.data.to_vec()
+        });
+        let gated = same_everywhere("a gate to ones", |cpu| {
+            let mut x = filled(cpu, 50, &gate);
+            let ones = filled(cpu, 50, &[1.0; 3 * 50]);
+            cpu.gated_activation(activation, &mut x, &ones);
+            x.data.to_vec()
+        });
+        assert_eq!(alone, gated, "{activation:?}");
     }
     for format in Format::ALL {
         // Whole vectors and a tail, where there may be one.

@@ -1,4 +1,4 @@
-//! Gated activation, residual addition, and RoPE.
+//! Activations, residual addition, and RoPE.
 
 use super::math;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
@@ -43,11 +43,42 @@ impl<S: Simd> Kernel<S> for Gated<'_> {
 // Not a closure: one that is called twice may stay out of line, without the instruction set.
 #[inline(always)]
 pub(super) fn gate_of<S: Simd>(s: S, activation: Activation, gate: S::F32, up: S::F32) -> S::F32 {
-    let x = match activation {
-        Activation::Silu => math::silu(s, gate),
-        Activation::GeluTanh => math::gelu_tanh(s, gate),
-    };
-    s.mul(x, up)
+    s.mul(activation_of(s, activation, gate), up)
+}
+
+#[inline(always)]
+fn activation_of<S: Simd>(s: S, activation: Activation, x: S::F32) -> S::F32 {
+    match activation {
+        Activation::Silu => math::silu(s, x),
+        Activation::GeluTanh => math::gelu_tanh(s, x),
+        Activation::GeluErf => math::gelu_erf(s, x),
+    }
+}
+
+/// `x = activation(x)`.
+pub(crate) fn activate(isa: Isa, activation: Activation, x: &mut [f32]) {
+    dispatch(isa, Activate { activation, x });
+}
+
+struct Activate<'a> {
+    activation: Activation,
+    x: &'a mut [f32],
+}
+
+impl<S: Simd> Kernel<S> for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, s: S) {
+        let (vectors, tail) = self.x.as_chunks_mut::<16>();
+        for x in vectors {
+            s.store(activation_of(s, self.activation, s.load(x)), x);
+        }
+        if !tail.is_empty() {
+            let x = s.load_partial(tail);
+            s.store_partial(activation_of(s, self.activation, x), tail);
+        }
+    }
 }
 
 /// `x += y`.

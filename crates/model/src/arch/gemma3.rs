@@ -7,7 +7,7 @@
 use redline_compute::{Activation, RopeStyle};
 
 use super::keys::Keys;
-use crate::{Error, LayerAttention, Properties, Rope};
+use crate::{Error, LayerAttention, NormPlacement, Properties, Rope};
 
 /// Base of the local layers' rotation, where the file does not say.
 const LOCAL_ROPE_BASE: f64 = 10_000.0;
@@ -25,7 +25,7 @@ pub(super) fn properties(keys: &Keys<'_, '_>) -> Result<Properties, Error> {
     let mut properties = keys.decoder(RopeStyle::Neox)?;
     properties.activation = Activation::GeluTanh;
     properties.qk_norm = true;
-    properties.post_norms = true;
+    properties.norm_placement = NormPlacement::Around;
     properties.embedding_scale = (properties.hidden as f32).sqrt();
     if properties.layers.len() == LAYERS_27B {
         properties.attention_scale =
@@ -46,7 +46,7 @@ pub(super) fn properties(keys: &Keys<'_, '_>) -> Result<Properties, Error> {
             if !(index + 1).is_multiple_of(pattern) {
                 *layer = LayerAttention {
                     window: Some(window),
-                    rope: LOCAL,
+                    rope: Some(LOCAL),
                 };
             }
         }

@@ -5,8 +5,8 @@
 use redline_compute::{Activation, Norm, RopeStyle};
 use redline_gguf::{Gguf, Tensor};
 
-use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, vector_values};
-use crate::{Error, LayerAttention, LongFactors, Properties, Rope};
+use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, TOKEN_TYPES, vector_values};
+use crate::{Biases, Error, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope};
 
 /// No dimension of a model is larger: products of two stay far from overflow.
 const MAX_DIMENSION: usize = 1 << 24;
@@ -27,6 +27,18 @@ impl<'g, 'a> Keys<'g, 'a> {
     /// The plain pre-norm decoder: RMS norms, gated SiLU, full attention, plain or linearly scaled
     /// rotation. An architecture then says what is different about it.
     pub(super) fn decoder(&self, style: RopeStyle) -> Result<Properties, Error> {
+        let norm = Norm::Rms {
+            eps: self.eps("attention.layer_norm_rms_epsilon")?,
+        };
+        self.transformer(norm, Some(style))
+    }
+
+    /// [`Keys::decoder`] with norms and a rotation of the caller's choice.
+    pub(super) fn transformer(
+        &self,
+        norm: Norm,
+        style: Option<RopeStyle>,
+    ) -> Result<Properties, Error> {
         let hidden = self.size("embedding_length")?;
         let heads = self.size("attention.head_count")?;
         let kv_heads = self.size_or("attention.head_count_kv", heads)?;
@@ -38,6 +50,11 @@ impl<'g, 'a> Keys<'g, 'a> {
                 &kv_heads,
             );
         }
+        let ropes: Vec<Rope> = style
+            .map(|style| self.rope(style, head_dim))
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        let rope = (!ropes.is_empty()).then_some(0);
         Ok(Properties {
             hidden,
             heads,
@@ -46,24 +63,24 @@ impl<'g, 'a> Keys<'g, 'a> {
             feed_forward: self.size("feed_forward_length")?,
             vocab: self.vocab(hidden)?,
             context_length: self.bounded("context_length", MAX_CONTEXT)?,
-            norm: Norm::Rms {
-                eps: self.eps("attention.layer_norm_rms_epsilon")?,
-            },
+            norm,
+            norm_placement: NormPlacement::Before,
             embedding_scale: 1.0,
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             activation: Activation::Silu,
+            gated: true,
             qk_norm: false,
-            post_norms: false,
-            qkv_bias: false,
-            fused_projections: false,
-            ropes: vec![self.rope(style, head_dim)?],
-            layers: vec![
-                LayerAttention {
-                    window: None,
-                    rope: 0
-                };
-                self.layer_count()?
-            ],
+            biases: Biases::None,
+            fused_qkv: false,
+            fused_gate_up: false,
+            causal: true,
+            head: true,
+            embedding_norm: false,
+            token_types: None,
+            pooling: self.pooling()?,
+            learned_positions: false,
+            ropes,
+            layers: vec![LayerAttention { window: None, rope }; self.layer_count()?],
         })
     }
 
@@ -237,6 +254,65 @@ impl<'g, 'a> Keys<'g, 'a> {
             return self.senseless("block_count", &expected, &layers);
         }
         Ok(layers)
+    }
+
+    /// The pooling a converter wrote down.
+    ///
+    /// Source of the numbers: <https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h>,
+    /// `llama_pooling_type`.
+    fn pooling(&self) -> Result<Option<Pooling>, Error> {
+        let key = "pooling_type";
+        match self.gguf.metadata().u64(&self.full(key))? {
+            None | Some(0) => Ok(None),
+            Some(1) => Ok(Some(Pooling::Mean)),
+            Some(2) => Ok(Some(Pooling::Cls)),
+            Some(3) => Ok(Some(Pooling::Last)),
+            Some(found) => self.unsupported(key, "0 to 3 (none, mean, CLS, last)", &found),
+        }
+    }
+
+    /// An encoder of sentences in the manner of BERT: norms after the sums, types of tokens,
+    /// attention to both sides, no head.
+    pub(super) fn encoder(&self, style: Option<RopeStyle>) -> Result<Properties, Error> {
+        let causal = self.gguf.metadata().bool(&self.full("attention.causal"))?;
+        if causal == Some(true) {
+            return self.unsupported("attention.causal", "false", &true);
+        }
+        let mut properties = self.transformer(self.layer_norm()?, style)?;
+        properties.norm_placement = NormPlacement::AfterSum;
+        properties.causal = false;
+        properties.head = false;
+        properties.embedding_norm = true;
+        properties.token_types = self.token_types(properties.hidden)?;
+        Ok(properties)
+    }
+
+    /// Rows of the table of token types, if the file has one.
+    fn token_types(&self, hidden: usize) -> Result<Option<usize>, Error> {
+        let Some(table) = self.gguf.tensor(TOKEN_TYPES) else {
+            return Ok(None);
+        };
+        let declared = self
+            .gguf
+            .metadata()
+            .u64("tokenizer.ggml.token_type_count")?;
+        let declared = declared.and_then(|count| usize::try_from(count).ok());
+        let rows = table_rows(table).unwrap_or(0);
+        let expected = vec![hidden, declared.unwrap_or(rows).max(1)];
+        if table.dims != expected {
+            return Err(Error::TensorShape {
+                name: TOKEN_TYPES.to_owned(),
+                expected,
+                found: table.dims.clone(),
+            });
+        }
+        Ok(Some(rows))
+    }
+
+    /// Layer norms with the model's epsilon.
+    pub(super) fn layer_norm(&self) -> Result<Norm, Error> {
+        let eps = self.eps("attention.layer_norm_epsilon")?;
+        Ok(Norm::Layer { eps })
     }
 
     fn eps(&self, key: &str) -> Result<f32, Error> {

@@ -3,11 +3,15 @@
 //! This is the one place where an architecture's name is matched. To add one: a file here, a line in
 //! `ARCHITECTURES`; only if its structure is new, a property and the code in `forward.rs` for it.
 
+mod bert;
 mod gemma3;
+mod gpt2;
 mod keys;
 mod llama;
+mod nomic_bert;
 mod phi3;
 mod qwen2;
+mod qwen3;
 
 use redline_gguf::Gguf;
 
@@ -17,11 +21,15 @@ use keys::Keys;
 /// Reads one architecture's metadata.
 type Reader = fn(&Keys<'_, '_>) -> Result<Properties, Error>;
 
-const ARCHITECTURES: [(&str, Reader); 4] = [
+const ARCHITECTURES: [(&str, Reader); 8] = [
     ("llama", llama::properties),
     ("qwen2", qwen2::properties),
     ("gemma3", gemma3::properties),
     ("phi3", phi3::properties),
+    ("qwen3", qwen3::properties),
+    ("gpt2", gpt2::properties),
+    ("bert", bert::properties),
+    ("nomic-bert", nomic_bert::properties),
 ];
 
 /// Values of `general.architecture` that can be loaded.

@@ -12,7 +12,8 @@ use crate::{Error, Properties};
 pub(super) fn properties(keys: &Keys<'_, '_>) -> Result<Properties, Error> {
     keys.refuse_experts()?;
     let mut properties = keys.decoder(RopeStyle::Neox)?;
-    properties.fused_projections = true;
+    properties.fused_qkv = true;
+    properties.fused_gate_up = true;
     let context = properties.context_length;
     keys.long_rope(context, &mut properties.ropes[0])?;
     if let Some(window) = keys.optional_size("attention.sliding_window")? {

@@ -5,11 +5,11 @@
 use redline_compute::RopeStyle;
 
 use super::keys::Keys;
-use crate::{Error, Properties};
+use crate::{Biases, Error, Properties};
 
 pub(super) fn properties(keys: &Keys<'_, '_>) -> Result<Properties, Error> {
     keys.refuse_experts()?;
     let mut properties = keys.decoder(RopeStyle::Neox)?;
-    properties.qkv_bias = true;
+    properties.biases = Biases::Qkv;
     Ok(properties)
 }

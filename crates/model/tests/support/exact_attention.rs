@@ -177,6 +177,10 @@ impl Backend for ExactAttention {
         self.0.gated_activation(activation, gate, up);
     }
 
+    fn activate(&mut self, activation: Activation, x: &mut Self::Buffer) {
+        self.0.activate(activation, x);
+    }
+
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer) {
         self.0.add(x, y);
     }
@@ -231,6 +235,10 @@ fn attend(
     (head, position): (usize, usize),
     (query, out): (&[f32], &mut [f32]),
 ) {
+    let position = match shape.causal {
+        true => position,
+        false => span.position + span.rows - 1,
+    };
     let first = shape
         .window
         .map_or(0, |window| (position + 1).saturating_sub(window));

@@ -106,7 +106,7 @@ impl Cost {
                 self.weight_bytes += bytes;
                 self.head = (tensor.weights() as f64, integer);
             }
-            "token_embd.weight" => {
+            "token_embd.weight" | "position_embd.weight" => {
                 let rows = tensor.dims.get(1).copied().unwrap_or(1).max(1);
                 self.weight_bytes += bytes / rows as u64;
             }

@@ -132,9 +132,13 @@ impl Attended {
             kv_heads,
             head_dim,
             window,
+            causal,
             ..
         } = self.shape;
-        let end = sequence.positions - sequence.queries + query + 1;
+        let end = match causal {
+            true => sequence.positions - sequence.queries + query + 1,
+            false => sequence.positions,
+        };
         let row = |x: &[f32], p: usize| -> Vec<f32> {
             let at = (p * kv_heads + head / (heads / kv_heads)) * head_dim;
             self.stored(&x[at..at + head_dim])
@@ -247,7 +251,11 @@ impl Attended {
                 );
             }
         }
-        for (step, threads) in [(1, 2), (3, 1), (50, 3)] {
+        let steps: &[(usize, usize)] = match self.shape.causal {
+            true => &[(1, 2), (3, 1), (50, 3)],
+            false => &[(most, 2), (most, 3)],
+        };
+        for &(step, threads) in steps {
             let stepped = self.run(&mut Cpu::new(Isa::detect(), threads), step);
             assert_same(&format!("{name}: steps of {step}"), &stepped, &out);
         }
@@ -292,6 +300,7 @@ fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) 
         head_dim,
         scale: 0.3,
         window,
+        causal: true,
     }
 }
 
@@ -341,6 +350,18 @@ fn many_rows_and_sequences_give_the_bits_of_one() {
             let shape = shape(heads, kv_heads, head_dim, window);
             Attended::new(shape, &[(300, 290), (520, 1), (17, 3), (513, 40)]).check();
         }
+    }
+}
+
+#[test]
+fn without_causality_all_rows_of_a_span_see_all_of_it() {
+    for (heads, kv_heads, head_dim) in [(4, 4, 32), (5, 1, 16), (3, 3, 10)] {
+        let shape = AttentionShape {
+            causal: false,
+            ..shape(heads, kv_heads, head_dim, None)
+        };
+        Attended::new(shape, &[(300, 300), (1, 1), (64, 64), (17, 17)]).check();
+        Attended::new(shape, &[(600, 5), (257, 257)]).check();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Causal attention over paged keys and values.
+//! Attention over paged keys and values.
 //!
 //! Positions are taken in chunks of 256, fixed by absolute position. In a chunk: scores by the
 //! sixteen-chain dot product times the scale; their maximum m; p = exp(s − m); sum of p in sixteen

@@ -46,12 +46,18 @@ pub(super) struct Piece<'a> {
 
 /// Positions that a row of a span sees.
 pub(super) fn seen(shape: &AttentionShape, span: &AttentionSpan<'_>, row: usize) -> Range<usize> {
+    if !shape.causal {
+        return 0..span.position + span.rows;
+    }
     let end = span.position + row + 1;
     shape.window.map_or(0, |window| end.saturating_sub(window))..end
 }
 
 /// Cost of the first `rows` rows of a span.
 fn cost(shape: &AttentionShape, span: &AttentionSpan<'_>, rows: usize) -> usize {
+    if !shape.causal {
+        return rows * (span.position + span.rows + ROW_COST);
+    }
     // Rows up to here see everything before them, later ones a window.
     let growing = shape.window.map_or(rows, |window| {
         window.saturating_sub(span.position).min(rows)
@@ -207,6 +213,7 @@ mod tests {
             head_dim,
             scale: 1.0,
             window: None,
+            causal: true,
         };
         let spans = [AttentionSpan {
             row: 0,

@@ -90,6 +90,9 @@ impl<'a> Tile<'a> {
 
     /// Rows of the tile that see a position of `positions`.
     fn rows_that_see(&self, positions: &Range<usize>) -> Range<usize> {
+        if !self.work.shape.causal {
+            return 0..self.piece.rows.len();
+        }
         let position = self.piece.span.position + self.piece.rows.start;
         let end = match self.work.shape.window {
             None => usize::MAX,
@@ -228,11 +231,10 @@ impl<'a> Tile<'a> {
     /// The positions that all queries of a batch see, between those that only some see, which each
     /// query takes by itself; of a page's `positions`.
     fn segments(&self, batch: Range<usize>, positions: &Range<usize>) -> Segments {
-        let position = self.piece.span.position + self.piece.rows.start;
         let seen = |query: usize| {
-            let end = position + query / self.group + 1;
-            let start = (self.work.shape.window).map_or(0, |window| end.saturating_sub(window));
-            start.max(positions.start)..end.min(positions.end)
+            let row = self.piece.rows.start + query / self.group;
+            let seen = seen(&self.work.shape, &self.piece.span, row);
+            seen.start.max(positions.start)..seen.end.min(positions.end)
         };
         let mut segments = Segments::default();
         let (first, last) = (seen(batch.start), seen(batch.end - 1));

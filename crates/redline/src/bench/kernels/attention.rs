@@ -97,6 +97,7 @@ impl Attention {
             head_dim: self.heads.head_dim,
             scale: 1.0 / (self.heads.head_dim as f32).sqrt(),
             window: None,
+            causal: true,
         }
     }
 

@@ -122,6 +122,7 @@ impl Stage {
             head_dim: HEAD_DIM,
             scale: 0.1,
             window: None,
+            causal: true,
         };
         let pages: Vec<PageId> = (0..self.slots.len().div_ceil(PAGE_POSITIONS) as u32)
             .map(PageId)
