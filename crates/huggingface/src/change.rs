@@ -23,6 +23,8 @@ pub enum Change {
     None,
     /// F32 values, larger by 1: Gemma's norms multiply by 1 + w, and files hold that sum.
     AddOne,
+    /// Rows become columns: GPT-2 stores weights `[inputs, outputs]`.
+    Transpose,
     /// The rows of a `[heads · head_dim, …]` projection in another order: transformers rotates element i
     /// of a head with i + head_dim/2, and `llama` files are for rotating 2i with 2i + 1.
     Interleave {
@@ -42,6 +44,7 @@ impl Change {
         match self {
             Self::None => Ok(tensor),
             Self::AddOne => add_one(name, tensor),
+            Self::Transpose => transpose(name, tensor),
             Self::Interleave { heads, head_dim } => Ok(Stored {
                 bytes: interleave(name, &tensor.bytes, heads, head_dim)?,
                 ..tensor
@@ -84,6 +87,29 @@ fn add_one(name: &str, tensor: Stored) -> Result<Stored, Error> {
             .iter()
             .flat_map(|value| (value + 1.0).to_le_bytes())
             .collect(),
+        ..tensor
+    })
+}
+
+fn transpose(name: &str, tensor: Stored) -> Result<Stored, Error> {
+    let weights: usize = tensor.dims.iter().product();
+    let [cols, rows] = tensor.dims[..] else {
+        return Err(size(name, "two dimensions", tensor.bytes.len()));
+    };
+    if weights == 0 || !tensor.bytes.len().is_multiple_of(weights) {
+        let expected = format!("some for each of {weights} weights");
+        return Err(size(name, expected, tensor.bytes.len()));
+    }
+    let each = tensor.bytes.len() / weights;
+    let mut bytes = Vec::with_capacity(tensor.bytes.len());
+    for col in 0..cols {
+        for row in 0..rows {
+            bytes.extend(&tensor.bytes[(row * cols + col) * each..][..each]);
+        }
+    }
+    Ok(Stored {
+        dims: vec![rows, cols],
+        bytes,
         ..tensor
     })
 }
@@ -138,6 +164,22 @@ mod tests {
         ];
         let out = interleave("q", rows.as_flattened(), 2, 4).unwrap();
         assert_eq!(out, [0, 0, 2, 2, 1, 1, 3, 3, 4, 4, 6, 6, 5, 5, 7, 7]);
+    }
+
+    #[test]
+    fn transposing_makes_rows_of_columns() {
+        let stored = |dims: [usize; 2], bytes: [u8; 6]| Stored {
+            dims: dims.to_vec(),
+            tensor_type: TensorType::F16,
+            bytes: bytes.iter().flat_map(|byte| [*byte; 2]).collect(),
+        };
+        let out = Change::Transpose.apply("c", stored([3, 2], [1, 2, 3, 4, 5, 6]));
+        assert_eq!(out.unwrap(), stored([2, 3], [1, 4, 2, 5, 3, 6]));
+        assert!(
+            Change::Transpose
+                .apply("c", stored([3, 4], [0; 6]))
+                .is_err()
+        );
     }
 
     #[test]

@@ -7,10 +7,14 @@ use crate::names::gguf_name;
 use crate::{Change, Error, Place};
 
 /// What transformers calls a model, and what GGUF files call it.
-const ARCHITECTURES: [(&str, &str); 5] = [
+const ARCHITECTURES: [(&str, &str); 9] = [
     ("llama", "llama"),
     ("mistral", "llama"),
     ("qwen2", "qwen2"),
+    ("qwen3", "qwen3"),
+    ("gpt2", "gpt2"),
+    ("bert", "bert"),
+    ("nomic_bert", "nomic-bert"),
     ("phi3", "phi3"),
     ("gemma3_text", "gemma3"),
 ];
@@ -38,16 +42,24 @@ pub struct Config {
 struct Raw {
     model_type: String,
     vocab_size: u32,
+    #[serde(alias = "n_embd")]
     hidden_size: u32,
-    intermediate_size: u32,
+    /// GPT-2 leaves it out where it is four times the hidden size.
+    #[serde(alias = "n_inner")]
+    intermediate_size: Option<u32>,
+    #[serde(alias = "n_layer")]
     num_hidden_layers: u32,
+    #[serde(alias = "n_head")]
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
+    #[serde(alias = "n_positions")]
     max_position_embeddings: u32,
     /// LongRoPE's.
     original_max_position_embeddings: Option<u32>,
-    rms_norm_eps: f32,
+    rms_norm_eps: Option<f32>,
+    #[serde(alias = "layer_norm_eps")]
+    layer_norm_epsilon: Option<f32>,
     sliding_window: Option<u32>,
     /// Qwen2 names a window that it does not use.
     use_sliding_window: Option<bool>,
@@ -58,6 +70,7 @@ struct Raw {
     /// As transformers 5 writes it.
     rope_parameters: Option<Ropes>,
     /// As it was written before.
+    #[serde(alias = "rotary_emb_base")]
     rope_theta: Option<f32>,
     rope_scaling: Option<Rope>,
     rope_local_base_freq: Option<f32>,
@@ -152,8 +165,14 @@ impl Config {
     /// # Errors
     /// If such a model has no such tensor.
     pub fn place(&self, name: &str) -> Result<Option<Place>, Error> {
+        if self.encoder() && unread(name) {
+            return Ok(None);
+        }
         let repeated = self.raw.tie_word_embeddings && name == "lm_head.weight";
-        if repeated || name.ends_with(".rotary_emb.inv_freq") {
+        // Masks of GPT-2's first files.
+        let mask = self.architecture == "gpt2"
+            && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+        if repeated || mask || name.ends_with(".rotary_emb.inv_freq") {
             return Ok(None);
         }
         let heads = match name.rsplit('.').nth(1) {
@@ -167,6 +186,7 @@ impl Config {
                 heads,
                 head_dim: self.head_dim,
             },
+            "gpt2" if conv1d(name) => Change::Transpose,
             _ => Change::None,
         };
         let name = gguf_name(self.architecture, name)?;
@@ -189,19 +209,33 @@ impl Config {
         set("context_length", raw.max_position_embeddings.into())?;
         set("embedding_length", raw.hidden_size.into())?;
         set("block_count", raw.num_hidden_layers.into())?;
-        set("feed_forward_length", raw.intermediate_size.into())?;
+        let feed_forward = raw.intermediate_size.unwrap_or(4 * raw.hidden_size);
+        set("feed_forward_length", feed_forward.into())?;
         let heads = raw.num_attention_heads as u32;
         set("attention.head_count", heads.into())?;
         set("attention.head_count_kv", (self.kv_heads as u32).into())?;
         set("attention.key_length", (self.head_dim as u32).into())?;
         set("attention.value_length", (self.head_dim as u32).into())?;
-        set("attention.layer_norm_rms_epsilon", raw.rms_norm_eps.into())?;
+        match (raw.rms_norm_eps, raw.layer_norm_epsilon) {
+            (Some(eps), None) => set("attention.layer_norm_rms_epsilon", eps.into())?,
+            (None, Some(eps)) => set("attention.layer_norm_epsilon", eps.into())?,
+            _ => {
+                let expected = "one of it and layer_norm_epsilon";
+                return value("rms_norm_eps", expected, &"neither or both");
+            }
+        }
         let window = raw.sliding_window;
         if let Some(window) = window.filter(|_| raw.use_sliding_window != Some(false)) {
             set("attention.sliding_window", window.into())?;
         }
         if let Some(pattern) = self.pattern().filter(|pattern| *pattern != DEFAULT_PATTERN) {
             set("attention.sliding_window_pattern", (pattern as u32).into())?;
+        }
+        if self.encoder() {
+            set("attention.causal", false.into())?;
+        }
+        if self.learned_positions() {
+            return Ok(());
         }
         self.declare_rope(&mut set)
     }
@@ -244,6 +278,16 @@ impl Config {
             Some(base) => set("rope.freq_base_swa", base.into()),
             None => Ok(()),
         }
+    }
+
+    /// Whether positions are rows of a table rather than angles.
+    fn learned_positions(&self) -> bool {
+        matches!(self.architecture, "gpt2" | "bert")
+    }
+
+    /// Whether tokens see those after them.
+    fn encoder(&self) -> bool {
+        matches!(self.architecture, "bert" | "nomic-bert")
     }
 
     /// Every how many layers one sees the whole context, where not all do.
@@ -305,6 +349,18 @@ fn size(key: &'static str, found: usize) -> Result<usize, Error> {
         return Ok(found);
     }
     value(key, &format!("1..={MAX_SIZE}"), &found)
+}
+
+/// Whether a tensor of an encoder is for its training: heads of tasks, and a buffer of 0, 1, 2, ….
+fn unread(name: &str) -> bool {
+    const PARTS: [&str; 3] = ["pooler.", "cls.", "embeddings.position_ids"];
+    PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Whether GPT-2 stores a weight `[inputs, outputs]`.
+fn conv1d(name: &str) -> bool {
+    const MODULES: [&str; 3] = ["c_attn.weight", "c_proj.weight", "c_fc.weight"];
+    MODULES.iter().any(|module| name.ends_with(module))
 }
 
 fn value<T>(key: &'static str, expected: &str, found: &dyn std::fmt::Display) -> Result<T, Error> {

@@ -7,6 +7,18 @@ use crate::Error;
 /// Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, "Standardized tensor names",
 /// and the names in published files of each architecture.
 pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String, Error> {
+    let other = match architecture {
+        "gpt2" => Some(gpt2_name(name)),
+        "bert" => Some(bert_name(name)),
+        "nomic-bert" => Some(nomic_name(name)),
+        _ => None,
+    };
+    if let Some(found) = other {
+        return found.ok_or_else(|| Error::Tensor {
+            name: name.to_owned(),
+            architecture,
+        });
+    }
     let plain = match name {
         "model.embed_tokens.weight" => Some("token_embd.weight"),
         "model.norm.weight" => Some("output_norm.weight"),
@@ -48,6 +60,84 @@ pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String
     Ok(format!("blk.{layer}.{short}.{kind}"))
 }
 
+/// GPT-2's names, with or without transformers' own prefix.
+fn gpt2_name(name: &str) -> Option<String> {
+    let name = name.strip_prefix("transformer.").unwrap_or(name);
+    let plain = match name {
+        "wte.weight" => Some("token_embd.weight"),
+        "wpe.weight" => Some("position_embd.weight"),
+        "ln_f.weight" => Some("output_norm.weight"),
+        "ln_f.bias" => Some("output_norm.bias"),
+        "lm_head.weight" => Some("output.weight"),
+        _ => None,
+    };
+    if let Some(plain) = plain {
+        return Some(plain.to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("h.")?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let short = match module {
+        "ln_1" => "attn_norm",
+        "attn.c_attn" => "attn_qkv",
+        "attn.c_proj" => "attn_output",
+        "ln_2" => "ffn_norm",
+        "mlp.c_fc" => "ffn_up",
+        "mlp.c_proj" => "ffn_down",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{short}.{kind}"))
+}
+
+/// BERT's names, with or without transformers' own prefix.
+fn bert_name(name: &str) -> Option<String> {
+    let name = name.strip_prefix("bert.").unwrap_or(name);
+    let plain = match name {
+        "embeddings.word_embeddings.weight" => Some("token_embd.weight"),
+        "embeddings.position_embeddings.weight" => Some("position_embd.weight"),
+        "embeddings.token_type_embeddings.weight" => Some("token_types.weight"),
+        "embeddings.LayerNorm.weight" | "emb_ln.weight" => Some("token_embd_norm.weight"),
+        "embeddings.LayerNorm.bias" | "emb_ln.bias" => Some("token_embd_norm.bias"),
+        _ => None,
+    };
+    if let Some(plain) = plain {
+        return Some(plain.to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("encoder.layer.")?.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let short = match module {
+        "attention.self.query" => "attn_q",
+        "attention.self.key" => "attn_k",
+        "attention.self.value" => "attn_v",
+        "attention.output.dense" => "attn_output",
+        "attention.output.LayerNorm" => "attn_output_norm",
+        "intermediate.dense" => "ffn_up",
+        "output.dense" => "ffn_down",
+        "output.LayerNorm" => "layer_output_norm",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{short}.{kind}"))
+}
+
+/// The names of nomic-embed-text's own repository.
+fn nomic_name(name: &str) -> Option<String> {
+    let Some(rest) = name.strip_prefix("encoder.layers.") else {
+        return bert_name(name);
+    };
+    let (layer, rest) = rest.split_once('.')?;
+    let (module, kind) = rest.rsplit_once('.')?;
+    let short = match module {
+        "attn.Wqkv" => "attn_qkv",
+        "attn.out_proj" => "attn_output",
+        "norm1" => "attn_output_norm",
+        "mlp.fc11" => "ffn_up",
+        "mlp.fc12" => "ffn_gate",
+        "mlp.fc2" => "ffn_down",
+        "norm2" => "layer_output_norm",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{short}.{kind}"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -67,6 +157,18 @@ mod tests {
                 "model.layers.0.post_attention_layernorm.weight",
                 "blk.0.ffn_norm.weight",
             ),
+            ("gpt2", "transformer.wpe.weight", "position_embd.weight"),
+            (
+                "bert",
+                "encoder.layer.5.output.LayerNorm.bias",
+                "blk.5.layer_output_norm.bias",
+            ),
+            (
+                "nomic-bert",
+                "encoder.layers.0.mlp.fc12.weight",
+                "blk.0.ffn_gate.weight",
+            ),
+            ("gpt2", "h.11.mlp.c_proj.bias", "blk.11.ffn_down.bias"),
             (
                 "gemma3",
                 "model.layers.0.post_attention_layernorm.weight",
