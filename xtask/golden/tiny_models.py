@@ -4,7 +4,8 @@
 
 For every variant a folder OUT/<variant> with
     weights.safetensors    the state dict, F32, names of transformers
-    reference.safetensors  tokens, hidden.*, logits, greedy (see `reference`)
+    reference.safetensors  tokens, hidden.*, logits, greedy, greedy_logits (see `reference`); an
+                           encoder's without the last three
     provenance.json        configuration, seed, versions, arithmetic, this script's hash
 
 Weights are random and every optional part is away from its default: norm weights are not 1,
@@ -24,19 +25,28 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import (
+    BertConfig,
+    BertModel,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    NomicBertConfig,
+    NomicBertModel,
     Phi3Config,
     Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 VOCABULARY = 131
+POSITIONS = 512
 PROMPT = 64
 GREEDY = 16
 # A greedy step whose two best logits are closer than this proves nothing about an argmax.
@@ -57,6 +67,25 @@ def mistral(seed, **shape):
 
 def qwen2(seed, **shape):
     return "qwen2", Qwen2ForCausalLM, Qwen2Config, seed, shape
+
+
+def qwen3(seed, **shape):
+    return "qwen3", Qwen3ForCausalLM, Qwen3Config, seed, shape
+
+
+def gpt2(seed, **shape):
+    # A table of few positions: it is a part of the file.
+    shape.setdefault("max_position_embeddings", 96)
+    return "gpt2", GPT2LMHeadModel, GPT2Config, seed, shape
+
+
+def bert(seed, **shape):
+    shape.setdefault("max_position_embeddings", 96)
+    return "bert", BertModel, BertConfig, seed, shape
+
+
+def nomic_bert(seed, **shape):
+    return "nomic-bert", NomicBertModel, NomicBertConfig, seed, shape
 
 
 def phi3(seed, **shape):
@@ -113,6 +142,69 @@ VARIANTS = {
         721, hidden_size=42, intermediate_size=46, num_hidden_layers=4, num_attention_heads=3,
         num_key_value_heads=3, head_dim=14, rms_norm_eps=1e-6, rope_parameters=rope(500000.0),
         tie_word_embeddings=True,
+    ),
+    # The proportions of Qwen3-0.6B: heads wider together than the residual stream, tied head.
+    "qwen3-gqa": qwen3(
+        1406, hidden_size=40, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=20, rms_norm_eps=1e-6, rope_parameters=rope(1000000.0),
+        tie_word_embeddings=True,
+    ),
+    # An odd number of heads on one key head, untied head.
+    "qwen3-untied": qwen3(
+        1507, hidden_size=48, intermediate_size=56, num_hidden_layers=3, num_attention_heads=5,
+        num_key_value_heads=1, head_dim=8, rms_norm_eps=1e-5, rope_parameters=rope(10000.0),
+        tie_word_embeddings=False,
+    ),
+    # Every head has its own keys, deeper, an odd number of pairs.
+    "qwen3-mha": qwen3(
+        1602, hidden_size=30, intermediate_size=70, num_hidden_layers=5, num_attention_heads=3,
+        num_key_value_heads=3, head_dim=14, rms_norm_eps=1e-6, rope_parameters=rope(500000.0),
+        tie_word_embeddings=True,
+    ),
+    # The proportions of GPT-2 small, and its epsilon.
+    "gpt2-tied": gpt2(
+        1704, hidden_size=48, n_inner=192, num_hidden_layers=3, num_attention_heads=4,
+        layer_norm_epsilon=1e-5, tie_word_embeddings=True,
+    ),
+    # An odd number of heads, a narrow network, untied head.
+    "gpt2-untied": gpt2(
+        1808, hidden_size=50, n_inner=54, num_hidden_layers=3, num_attention_heads=5,
+        layer_norm_epsilon=1e-6, tie_word_embeddings=False,
+    ),
+    # Heads of a width that no vector divides, deeper.
+    "gpt2-odd": gpt2(
+        1918, hidden_size=33, n_inner=70, num_hidden_layers=5, num_attention_heads=3,
+        layer_norm_epsilon=1e-5, tie_word_embeddings=True, max_position_embeddings=80,
+    ),
+    # The proportions of MiniLM.
+    "bert-minilm": bert(
+        2002, hidden_size=48, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
+        layer_norm_eps=1e-12, hidden_act="gelu",
+    ),
+    # An odd number of heads, a narrow network.
+    "bert-odd": bert(
+        2101, hidden_size=35, intermediate_size=50, num_hidden_layers=2, num_attention_heads=5,
+        layer_norm_eps=1e-6, hidden_act="gelu", max_position_embeddings=64,
+    ),
+    # Wide heads, deeper, more than one type of token.
+    "bert-deep": bert(
+        2203, hidden_size=32, intermediate_size=40, num_hidden_layers=5, num_attention_heads=1,
+        layer_norm_eps=1e-5, hidden_act="gelu", type_vocab_size=3,
+    ),
+    # The proportions and the base of nomic-embed-text.
+    "nomic-bert-base": nomic_bert(
+        2302, hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        layer_norm_eps=1e-12, rope_parameters=rope(1000.0),
+    ),
+    # An odd number of heads, another base.
+    "nomic-bert-odd": nomic_bert(
+        2401, hidden_size=42, intermediate_size=50, num_hidden_layers=2, num_attention_heads=3,
+        layer_norm_eps=1e-6, rope_parameters=rope(10000.0),
+    ),
+    # One head, deeper.
+    "nomic-bert-deep": nomic_bert(
+        2503, hidden_size=20, intermediate_size=64, num_hidden_layers=5, num_attention_heads=1,
+        layer_norm_eps=1e-5, rope_parameters=rope(500.0),
     ),
     # As Phi-3-mini-4k: every layer sees a window, every head has its own keys, untied head.
     "phi3-window": phi3(
@@ -173,35 +265,88 @@ VARIANTS = {
 }
 
 
+ENCODERS = (BertModel, NomicBertModel)
+# Feed other sub-layers' inputs: larger, so that layers do more than pass the stream on.
+OUTPUTS = (
+    "o_proj.weight", "down_proj.weight", "c_proj.weight", "output.dense.weight",
+)
+
+
 def build(cls, config_cls, seed, shape):
-    config = config_cls(
-        vocab_size=VOCABULARY, max_position_embeddings=512, attn_implementation="eager",
-        bos_token_id=0, eos_token_id=0, pad_token_id=None, **copy.deepcopy(shape),
-    )
-    model = cls(config).to(torch.float32).eval()
+    config = config_cls(**{
+        "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "attn_implementation": "eager",
+        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0 if cls in ENCODERS else None,
+        **copy.deepcopy(shape),
+    })
+    encoder = {"add_pooling_layer": False} if cls in ENCODERS else {}
+    model = cls(config, **encoder).to(torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
     gemma = config_cls is Gemma3TextConfig
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator)
-            if name.endswith("norm.weight"):
+            if name.lower().endswith("norm.weight") or ".ln_" in name and name.endswith(".weight"):
                 weight.copy_(0.25 * noise if gemma else 1.0 + 0.25 * noise)
             elif name.endswith(".bias"):
-                weight.copy_(0.3 * noise)
-            elif name == "model.embed_tokens.weight":
+                # GPT-2 has them everywhere: larger ones, and every position says the same.
+                weight.copy_(noise * (0.1 if cls is GPT2LMHeadModel else 0.3))
+            elif cls in ENCODERS and "_embeddings.weight" in name:
+                weight.copy_(noise)
+            elif name == "transformer.wpe.weight":
+                weight.copy_(0.5 * noise)
+            elif name in ("model.embed_tokens.weight", "transformer.wte.weight"):
                 # Weaker than what the layers add, else a tied model repeats its input for ever.
                 weight.copy_(noise * (1.1 / math.sqrt(shape["hidden_size"]) if gemma else 0.35))
             elif name == "lm_head.weight":
                 weight.copy_(noise * 3.0 / math.sqrt(shape["hidden_size"]))
             else:
-                gain = 2.0 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-                weight.copy_(noise * gain / math.sqrt(weight.shape[1]))
+                gain = 2.0 if name.endswith(OUTPUTS) else 1.0
+                # GPT-2 stores [inputs, outputs].
+                inputs = weight.shape[0 if cls is GPT2LMHeadModel else 1]
+                weight.copy_(noise * gain / math.sqrt(inputs))
     return config, model, generator
+
+
+def parts(model):
+    """The layers, and the norm after them if there is one."""
+    if isinstance(model, BertModel):
+        return model.encoder.layer, None
+    if isinstance(model, NomicBertModel):
+        return model.layers, None
+    if isinstance(model, GPT2LMHeadModel):
+        return model.transformer.h, model.transformer.ln_f
+    return model.model.layers, model.model.norm
+
+
+def published(cls, weights):
+    """Weights as the model's own repository has them, where transformers 5 has them otherwise."""
+    if cls is not NomicBertModel:
+        return weights
+    out = {}
+    for name, weight in weights.items():
+        if ".self_attn.q_proj." in name:
+            rows = [weights[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            name, weight = name.replace("self_attn.q_proj", "attn.Wqkv"), torch.cat(rows)
+        elif ".self_attn.k_proj." in name or ".self_attn.v_proj." in name:
+            continue
+        for theirs, there in NOMIC_NAMES:
+            name = name.replace(theirs, there)
+        out["encoder." + name if name.startswith("layers.") else name] = weight
+    return out
+
+
+# Source: transformers, `conversion_mapping.py`, "nomic_bert".
+NOMIC_NAMES = (
+    ("embeddings.LayerNorm", "emb_ln"), ("self_attn.o_proj", "attn.out_proj"), ("up_proj", "fc11"),
+    ("gate_proj", "fc12"), ("down_proj", "fc2"), ("post_attention_layernorm", "norm1"),
+    ("post_mlp_layernorm", "norm2"),
+)
 
 
 @torch.no_grad()
 def reference(model, tokens):
-    """Residual stream around every layer over the whole prompt, logits of every position."""
+    """Residual stream around every layer over the whole prompt, logits of every position (of an
+    encoder: the last layer's rows)."""
     seen = {}
 
     def keep(name):
@@ -212,26 +357,35 @@ def reference(model, tokens):
     def keep_input(_module, args, kwargs):
         seen["hidden.embedding"] = (args[0] if args else kwargs["hidden_states"])[0].clone()
 
-    inner = model.model
-    hooks = [layer.register_forward_hook(keep(f"hidden.{i}")) for i, layer in enumerate(inner.layers)]
-    hooks.append(inner.norm.register_forward_hook(keep("hidden.final_norm")))
-    hooks.append(inner.layers[0].register_forward_pre_hook(keep_input, with_kwargs=True))
-    logits = model(input_ids=tokens[None], use_cache=False).logits[0]
+    layers, norm = parts(model)
+    hooks = [layer.register_forward_hook(keep(f"hidden.{i}")) for i, layer in enumerate(layers)]
+    hooks.append(layers[0].register_forward_pre_hook(keep_input, with_kwargs=True))
+    if norm is None:
+        seen["hidden.final_norm"] = model(input_ids=tokens[None]).last_hidden_state[0].clone()
+        logits = None
+    else:
+        hooks.append(norm.register_forward_hook(keep("hidden.final_norm")))
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0]
     for hook in hooks:
         hook.remove()
+    if logits is None:
+        return {"tokens": tokens.to(torch.int32), **seen}
     return {"tokens": tokens.to(torch.int32), **seen, "logits": logits.clone()}
 
 
 @torch.no_grad()
 def greedy(model, tokens):
-    """Ids of a greedy continuation (whole prompt again at every step) and the closest race."""
-    ids, lead = tokens.tolist(), math.inf
-    for _ in range(GREEDY):
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
-        best = torch.topk(logits, 2)
-        lead = min(lead, (best.values[0] - best.values[1]).item())
+    """Ids of a greedy continuation (whole prompt again at every step), the logits after each of
+    them, and the closest race."""
+    ids, lead, rows = tokens.tolist(), math.inf, []
+    for _ in range(GREEDY + 1):
+        rows.append(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1])
+        best = torch.topk(rows[-1], 2)
         ids.append(best.indices[0].item())
-    return torch.tensor(ids[len(tokens):], dtype=torch.int32), lead
+        if len(rows) <= GREEDY:
+            lead = min(lead, (best.values[0] - best.values[1]).item())
+    greedy = torch.tensor(ids[len(tokens):-1], dtype=torch.int32)
+    return greedy, torch.stack(rows[1:]), lead
 
 
 def write(folder, name):
@@ -239,9 +393,11 @@ def write(folder, name):
     config, model, generator = build(cls, config_cls, seed, shape)
     tokens = torch.randint(0, VOCABULARY, (PROMPT,), generator=generator)
     tensors = reference(model, tokens)
-    tensors["greedy"], lead = greedy(model, tokens)
-    assert lead >= CLEAR_LEAD, f"{name}: greedy lead {lead:.4f}: choose another seed"
-    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+    lead = None
+    if cls not in ENCODERS:
+        tensors["greedy"], tensors["greedy_logits"], lead = greedy(model, tokens)
+        assert lead >= CLEAR_LEAD, f"{name}: greedy lead {lead:.4f}: choose another seed"
+    weights = published(cls, {k: v.contiguous() for k, v in model.state_dict().items()})
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +408,7 @@ def write(folder, name):
         "reference": f"Hugging Face transformers, {cls.__name__}, CPU",
         "arithmetic": "F32 weights, activations and keys/values; eager attention; no cache; one thread",
         "seed": seed,
-        "smallest_greedy_lead": round(lead, 4),
+        **({} if lead is None else {"smallest_greedy_lead": round(lead, 4)}),
         "versions": {
             "python": sys.version.split()[0],
             "torch": torch.__version__.split("+")[0],
@@ -262,12 +418,12 @@ def write(folder, name):
         "script": "xtask/golden/tiny_models.py",
         "script_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "config": {"model_type": config.model_type, "vocab_size": VOCABULARY,
-                   "max_position_embeddings": 512, **shape},
+                   "max_position_embeddings": POSITIONS, **shape},
     }
     (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-    spread = tensors["logits"].std().item()
+    spread = tensors.get("logits", tensors["hidden.final_norm"]).std().item()
     print(f"{name}: {sum(v.numel() for v in weights.values())} weights, "
-          f"logit deviation {spread:.2f}, smallest greedy lead {lead:.3f}", file=sys.stderr)
+          f"deviation of the result {spread:.2f}, smallest greedy lead {lead}", file=sys.stderr)
 
 
 def main():

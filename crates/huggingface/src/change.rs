@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(out.unwrap(), stored([2, 3], [1, 4, 2, 5, 3, 6]));
         assert!(
             Change::Transpose
-                .apply("c", stored([3, 4], [0; 6]))
+                .apply("c", stored([5, 4], [0; 6]))
                 .is_err()
         );
     }

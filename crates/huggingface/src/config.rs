@@ -209,7 +209,9 @@ impl Config {
         set("context_length", raw.max_position_embeddings.into())?;
         set("embedding_length", raw.hidden_size.into())?;
         set("block_count", raw.num_hidden_layers.into())?;
-        let feed_forward = raw.intermediate_size.unwrap_or(4 * raw.hidden_size);
+        let feed_forward = raw
+            .intermediate_size
+            .unwrap_or(raw.hidden_size.saturating_mul(4));
         set("feed_forward_length", feed_forward.into())?;
         let heads = raw.num_attention_heads as u32;
         set("attention.head_count", heads.into())?;

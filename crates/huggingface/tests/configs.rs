@@ -162,3 +162,66 @@ fn what_cannot_be_taken_is_named() {
     let error = config.declare("m", &mut Writer::new()).unwrap_err();
     assert!(error.to_string().contains("rope type is spiral"), "{error}");
 }
+
+/// GPT-2 small: names of its own, and a network's width left out.
+#[test]
+fn gpt_2() {
+    let json = r#"{
+  "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2",
+  "layer_norm_epsilon": 1e-05, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+  "n_positions": 1024, "vocab_size": 50257
+}"#;
+    check(
+        json,
+        &[
+            ("gpt2.embedding_length", Some(768)),
+            ("gpt2.feed_forward_length", Some(3072)),
+            ("gpt2.attention.head_count", Some(12)),
+            ("gpt2.context_length", Some(1024)),
+            ("gpt2.rope.dimension_count", None),
+        ],
+        &[("gpt2.attention.layer_norm_epsilon", Some(1e-5))],
+    );
+    let config = Config::parse(json).unwrap();
+    let place = config.place("h.0.attn.c_attn.weight").unwrap().unwrap();
+    assert_eq!(place.change, Change::Transpose);
+    assert_eq!(config.place("h.0.attn.bias").unwrap(), None);
+}
+
+/// all-MiniLM-L6-v2.
+#[test]
+fn minilm() {
+    let json = r#"{
+  "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
+  "hidden_size": 384, "intermediate_size": 1536, "layer_norm_eps": 1e-12,
+  "max_position_embeddings": 512, "num_attention_heads": 12, "num_hidden_layers": 6,
+  "position_embedding_type": "absolute", "type_vocab_size": 2, "vocab_size": 30522
+}"#;
+    check(
+        json,
+        &[
+            ("bert.feed_forward_length", Some(1536)),
+            ("bert.context_length", Some(512)),
+        ],
+        &[("bert.attention.layer_norm_epsilon", Some(1e-12))],
+    );
+    let config = Config::parse(json).unwrap();
+    assert_eq!(config.place("pooler.dense.weight").unwrap(), None);
+    assert_eq!(config.place("embeddings.position_ids").unwrap(), None);
+}
+
+/// nomic-embed-text-v1.5, as its repository has it.
+#[test]
+fn nomic_embed_text() {
+    let json = r#"{
+  "architectures": ["NomicBertModel"], "model_type": "nomic_bert", "activation_function": "swiglu",
+  "layer_norm_epsilon": 1e-12, "n_embd": 768, "n_head": 12, "n_inner": 3072, "n_layer": 12,
+  "n_positions": 2048, "qkv_proj_bias": false, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
+  "type_vocab_size": 2, "vocab_size": 30528
+}"#;
+    check(
+        json,
+        &[("nomic-bert.rope.dimension_count", Some(64))],
+        &[("nomic-bert.rope.freq_base", Some(1000.0))],
+    );
+}

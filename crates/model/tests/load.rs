@@ -60,6 +60,7 @@ fn memory_is_planned(shape: tiny::Shape) {
         kv_format: KvFormat::F16,
         max_step_tokens: 10,
         max_logit_rows: 2,
+        ..LoadOptions::default()
     };
     let plan = MemoryPlan::new(&gguf, &options).unwrap();
     let weights: usize = gguf.tensors().iter().map(|tensor| tensor.data.len()).sum();
@@ -134,6 +135,7 @@ fn plans_have_limits() {
         kv_format: KvFormat::F16,
         max_step_tokens: 100,
         max_logit_rows: 10,
+        ..LoadOptions::default()
     };
     let file = TinyModel::new(LLAMA).file();
     let mut model = tiny::load_on(&file, Cpu::new(Isa::detect(), 1), &limits).unwrap();

@@ -41,6 +41,7 @@ fn a_load_takes_what_is_planned() {
             kv_format: KvFormat::F16,
             max_step_tokens: STEP_TOKENS,
             max_logit_rows: 256,
+            ..LoadOptions::default()
         };
         let plan = MemoryPlan::new(&gguf, &options).unwrap();
         let before = data_bytes();

@@ -301,6 +301,7 @@ pub(crate) fn options() -> LoadOptions {
         kv_format: KvFormat::F16,
         max_step_tokens: 512,
         max_logit_rows: 512,
+        ..LoadOptions::default()
     }
 }
 
