@@ -37,6 +37,9 @@ pub enum Activation {
     GeluTanh,
     /// `0.5 x (1 + erf(x / √2))`.
     GeluErf,
+    /// `x · sigmoid(1.702 x)` of a gate that is at most 7, times 1 and an `up` that is from −7 to 7
+    /// (OpenAI 2025, gpt-oss).
+    ClampedSwiglu,
 }
 
 /// Which elements of a head a rotation pairs.
@@ -227,6 +230,15 @@ pub struct AttentionSpan<'a> {
     pub pages: &'a [PageId],
 }
 
+/// Attention and what a model has learned for it.
+#[derive(Debug)]
+pub struct AttentionJob<'a, B: Backend + ?Sized> {
+    /// Its sizes.
+    pub shape: AttentionShape,
+    /// `[heads]`: a score of each head that takes its part of the softmax and has no value.
+    pub sinks: Option<&'a B::Vector>,
+}
+
 /// One product `out = input · weightsᵀ (+ bias)` of a [`Backend::matmul`] dispatch.
 #[derive(Debug)]
 pub struct MatmulJob<'a, B: Backend + ?Sized> {
@@ -327,12 +339,12 @@ pub trait Backend {
     fn attention(
         &mut self,
         cache: &Self::KvCache,
-        shape: AttentionShape,
+        job: AttentionJob<'_, Self>,
         spans: &[AttentionSpan<'_>],
         q: &Self::Buffer,
         out: &mut Self::Buffer,
     );
-    /// `gate = activation(gate) · up`.
+    /// `gate = activation(gate) · up`, or what the activation makes of both.
     fn gated_activation(
         &mut self,
         activation: Activation,

@@ -20,8 +20,9 @@ pub mod quant;
 mod simd;
 
 pub use backend::{
-    Activation, AttentionShape, AttentionSpan, Backend, FeedForward, KvFormat, KvShape, KvSlot,
-    MatmulJob, Norm, PAGE_POSITIONS, PageId, RopeStyle, RopeTable, UnknownKvFormat,
+    Activation, AttentionJob, AttentionShape, AttentionSpan, Backend, FeedForward, KvFormat,
+    KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, PageId, RopeStyle, RopeTable,
+    UnknownKvFormat,
 };
 pub use cpu::Cpu;
 pub use experts::{ExpertJob, ExpertRows, MAX_EXPERTS_PER_TOKEN, RouteShape, Routing};

@@ -2,7 +2,7 @@
 
 mod step;
 
-use redline_compute::{AttentionSpan, Backend, FeedForward, MatmulJob};
+use redline_compute::{AttentionJob, AttentionSpan, Backend, FeedForward, MatmulJob};
 
 use crate::load::{Limits, Output};
 use crate::plan::{Forward, MAX_SEQUENCES, Observer, Stage, StepPlan};
@@ -159,7 +159,11 @@ impl<B: Backend> Model<B> {
             b.rope(rope, p.head_dim, &s.step.positions, &mut s.k);
         }
         b.append_kv(&mut self.kv, layer, &s.step.slots, &s.k, &s.v);
-        b.attention(&self.kv, p.attention(layer), spans, &s.q, &mut s.attended);
+        let job = AttentionJob {
+            shape: p.attention(layer),
+            sinks: None,
+        };
+        b.attention(&self.kv, job, spans, &s.q, &mut s.attended);
         b.matmul(
             &s.attended,
             &mut [w.attention_output.job(&mut s.delta)],

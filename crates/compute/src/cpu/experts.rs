@@ -95,6 +95,11 @@ impl Routes {
         starts[0] = 0;
     }
 
+    /// The first expert from `expert` on that has tokens.
+    fn chosen_from(&self, expert: usize) -> Option<usize> {
+        (expert..self.shape.experts).find(|expert| !self.of(*expert).is_empty())
+    }
+
     /// The rows of an expert's pairs.
     fn of(&self, expert: usize) -> std::ops::Range<usize> {
         self.starts[expert] as usize..self.starts[expert + 1] as usize
@@ -162,11 +167,11 @@ pub(super) fn matmul(
         );
         job.out.set_tokens(pairs);
     }
-    for expert in 0..routes.shape.experts {
+    let first = jobs.first().map(|job| job.weights);
+    let mut next = routes.chosen_from(0);
+    while let Some(expert) = next {
         let range = routes.of(expert);
-        if range.is_empty() {
-            continue;
-        }
+        next = routes.chosen_from(expert + 1);
         let mut products: [Option<Product<'_>>; MAX_JOBS] = Default::default();
         for (slot, job) in products.iter_mut().zip(&mut *jobs) {
             let width = job.out.width;
@@ -188,7 +193,8 @@ pub(super) fn matmul(
             }
         };
         let width = input.width;
-        matmul::products(cpu, Input { data, width }, &mut products, None, None);
+        let next = first.zip(next).map(|(weights, expert)| &weights[expert]);
+        matmul::products(cpu, Input { data, width }, &mut products, None, next);
     }
 }
 

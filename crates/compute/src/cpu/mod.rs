@@ -15,9 +15,9 @@ use crate::kernels::{attention, elementwise, embed, norm};
 use crate::memory::Memory;
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
-    Activation, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows, FeedForward, Format,
-    Isa, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing,
-    WeightBytes,
+    Activation, AttentionJob, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows,
+    FeedForward, Format, Isa, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable,
+    RouteShape, Routing, WeightBytes,
 };
 
 pub use experts::Routes;
@@ -267,11 +267,12 @@ impl Backend for Cpu {
     fn attention(
         &mut self,
         cache: &KvCache,
-        shape: AttentionShape,
+        job: AttentionJob<'_, Self>,
         spans: &[AttentionSpan<'_>],
         q: &Buffer,
         out: &mut Buffer,
     ) {
+        let AttentionJob { shape, sinks } = job;
         let AttentionShape {
             heads,
             kv_heads,
@@ -290,10 +291,15 @@ impl Backend for Cpu {
             shape.causal || shape.window.is_none(),
             "a window of causal attention"
         );
+        assert!(
+            sinks.is_none_or(|sinks| sinks.len() == heads),
+            "one sink a head"
+        );
         cache.assert_holds(shape, spans);
         out.set_tokens(q.tokens());
         let (isa, threads) = (self.isa, self.pool.threads());
-        let work = attention::Work::new(cache, shape, spans, &q.data);
+        let work =
+            attention::Work::new(cache, shape, spans, &q.data).with_sinks(sinks.map(Vec::as_slice));
         let mut cuts = [attention::Cut::default(); MAX_PARTS + 1];
         work.split(&self.attention[0], &mut cuts[..=threads]);
         let parts: [Range<usize>; MAX_PARTS] =

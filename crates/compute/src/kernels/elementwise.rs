@@ -4,7 +4,7 @@ use super::math;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 use crate::{Activation, RopeStyle};
 
-/// `gate = activation(gate) · up`.
+/// `gate = activation(gate) · up`, or what the activation makes of both.
 pub(crate) fn gated(isa: Isa, activation: Activation, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len());
     dispatch(
@@ -43,7 +43,10 @@ impl<S: Simd> Kernel<S> for Gated<'_> {
 // Not a closure: one that is called twice may stay out of line, without the instruction set.
 #[inline(always)]
 pub(super) fn gate_of<S: Simd>(s: S, activation: Activation, gate: S::F32, up: S::F32) -> S::F32 {
-    s.mul(activation_of(s, activation, gate), up)
+    match activation {
+        Activation::ClampedSwiglu => math::clamped_swiglu(s, gate, up),
+        _ => s.mul(activation_of(s, activation, gate), up),
+    }
 }
 
 #[inline(always)]
@@ -52,6 +55,7 @@ fn activation_of<S: Simd>(s: S, activation: Activation, x: S::F32) -> S::F32 {
         Activation::Silu => math::silu(s, x),
         Activation::GeluTanh => math::gelu_tanh(s, x),
         Activation::GeluErf => math::gelu_erf(s, x),
+        Activation::ClampedSwiglu => math::clamped_swiglu(s, x, s.zero()),
     }
 }
 

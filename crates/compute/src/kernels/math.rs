@@ -88,6 +88,19 @@ pub(crate) fn gelu_erf<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.select_lt(x, s.zero(), lost, s.sub(x, lost))
 }
 
+/// `x · sigmoid(1.702 x) · (up + 1)` as `x / (1 + e^(−1.702 x)) · (up + 1)`, where x is `gate` or 7 if
+/// that is less, and `up` is held between −7 and 7.
+#[inline(always)]
+pub(crate) fn clamped_swiglu<S: Simd>(s: S, gate: S::F32, up: S::F32) -> S::F32 {
+    const LIMIT: f32 = 7.0;
+    const MINUS_ALPHA: f32 = -1.702;
+    let x = s.min_of(gate, s.splat(LIMIT));
+    let up = s.max_of(s.min_of(up, s.splat(LIMIT)), s.splat(-LIMIT));
+    let exp = exp(s, s.mul(x, s.splat(MINUS_ALPHA)));
+    let gate = s.div(x, s.add(s.splat(1.0), exp));
+    s.mul(gate, s.add(up, s.splat(1.0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +130,40 @@ mod tests {
             s.store(gelu_erf(s, s.load(self.0)), &mut out[2]);
             out
         }
+    }
+
+    struct Swiglu<'a>(&'a [f32; 16], &'a [f32; 16]);
+
+    impl<S: Simd> Kernel<S> for Swiglu<'_> {
+        type Output = [f32; 16];
+        #[inline(always)]
+        fn run(self, s: S) -> [f32; 16] {
+            let mut out = [0.0; 16];
+            s.store(clamped_swiglu(s, s.load(self.0), s.load(self.1)), &mut out);
+            out
+        }
+    }
+
+    #[test]
+    fn the_clamped_gate_follows_its_definition() {
+        sweep(|gate| {
+            // Both ends of `up` and what is between them, at every gate.
+            let up: [f32; 16] =
+                std::array::from_fn(|lane| lane as f32 * 1.25 - 9.0 + gate[0] / 400.0);
+            let scalar = dispatch(Isa::Scalar, Swiglu(gate, &up));
+            for isa in Isa::available() {
+                let other = dispatch(isa, Swiglu(gate, &up));
+                assert_eq!(other.map(f32::to_bits), scalar.map(f32::to_bits), "{isa}");
+            }
+            for ((gate, up), found) in gate.iter().zip(up).zip(scalar) {
+                let (x, up) = (f64::from(*gate).min(7.0), f64::from(up).clamp(-7.0, 7.0));
+                let exact = x / (1.0 + (-1.702 * x).exp()) * (up + 1.0);
+                let error = (f64::from(found) - exact).abs() / exact.abs().max(1.0);
+                assert!(error < 1e-6, "of {gate} and {up}: {found}, not {exact}");
+            }
+        });
+        let nan = dispatch(Isa::Scalar, Swiglu(&[f32::NAN; 16], &[1.0; 16]));
+        assert!(nan.iter().all(|x| x.is_nan()), "a NaN is not clamped");
     }
 
     fn sweep(each: impl Fn(&[f32; 16])) {

@@ -1,9 +1,9 @@
 //! The CPU backend with textbook attention: F32 keys and values, everything else of it in F64.
 
 use redline_compute::{
-    Activation, AttentionShape, AttentionSpan, Backend, Cpu, ExpertJob, ExpertRows, FeedForward,
-    Format, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape, Routing,
-    WeightBytes,
+    Activation, AttentionJob, AttentionShape, AttentionSpan, Backend, Cpu, ExpertJob, ExpertRows,
+    FeedForward, Format, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable, RouteShape,
+    Routing, WeightBytes,
 };
 
 /// Shows what is left of a difference once the KV cache does not round.
@@ -126,11 +126,12 @@ impl Backend for ExactAttention {
     fn attention(
         &mut self,
         cache: &ExactKv,
-        shape: AttentionShape,
+        job: AttentionJob<'_, Self>,
         spans: &[AttentionSpan<'_>],
         q: &Self::Buffer,
         out: &mut Self::Buffer,
     ) {
+        let AttentionJob { shape, sinks } = job;
         let width = shape.heads * shape.head_dim;
         let queries = self.0.read(q);
         let mut result = vec![0.0_f32; queries.len()];
@@ -140,7 +141,9 @@ impl Backend for ExactAttention {
                     let at = (span.row + i) * width + head * shape.head_dim;
                     let query = &queries[at..][..shape.head_dim];
                     let out = &mut result[at..][..shape.head_dim];
-                    attend(cache, shape, span, (head, span.position + i), (query, out));
+                    let sink = sinks.map(|sinks| sinks[head]);
+                    let place = (head, span.position + i);
+                    attend(cache, (shape, sink), span, place, (query, out));
                 }
             }
         }
@@ -227,10 +230,10 @@ impl Backend for ExactAttention {
     }
 }
 
-/// `softmax(scale · q Kᵀ) V` of one query head at one position.
+/// `softmax(scale · q Kᵀ) V` of one query head at one position, with its sink in the sum.
 fn attend(
     cache: &ExactKv,
-    shape: AttentionShape,
+    (shape, sink): (AttentionShape, Option<f32>),
     span: &AttentionSpan<'_>,
     (head, position): (usize, usize),
     (query, out): (&[f32], &mut [f32]),
@@ -259,8 +262,9 @@ fn attend(
             sum * f64::from(shape.scale)
         })
         .collect();
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    let all = || scores.iter().copied().chain(sink.map(f64::from));
+    let largest = all().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = all().map(|score| (score - largest).exp()).sum();
     for (dim, out) in out.iter_mut().enumerate() {
         let weighted = scores.iter().zip(first..).map(|(score, seen)| {
             (score - largest).exp() / total * f64::from(stored(seen, true)[dim])

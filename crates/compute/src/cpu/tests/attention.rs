@@ -7,6 +7,8 @@ use crate::{KvFormat, PAGE_POSITIONS, PageId};
 /// Sequences whose keys and values are already stored, and the attention of their last tokens.
 struct Attended {
     shape: AttentionShape,
+    /// `[heads]`
+    sinks: Option<Vec<f32>>,
     format: KvFormat,
     sequences: Vec<Sequence>,
 }
@@ -36,6 +38,7 @@ impl Attended {
         };
         Self {
             shape,
+            sinks: None,
             format: KvFormat::F16,
             sequences: sequences.iter().enumerate().map(sequence).collect(),
         }
@@ -103,7 +106,11 @@ impl Attended {
             }
             let q = filled(cpu, width, &q);
             let mut buffer = cpu.buffer(q.tokens(), width);
-            cpu.attention(&cache, self.shape, &spans, &q, &mut buffer);
+            let job = AttentionJob {
+                shape: self.shape,
+                sinks: self.sinks.as_ref(),
+            };
+            cpu.attention(&cache, job, &spans, &q, &mut buffer);
             for (span, i) in spans.iter().zip(taken) {
                 out[i].extend_from_slice(&buffer.data[span.row * width..][..span.rows * width]);
             }
@@ -201,8 +208,13 @@ impl Attended {
                 }
             });
         }
-        let (_, l, o) = state.expect("a query sees itself");
-        o.iter().map(|o| o / l).collect()
+        let (m, l, o) = state.expect("a query sees itself");
+        let Some(sinks) = &self.sinks else {
+            return o.iter().map(|o| o / l).collect();
+        };
+        let larger = m.max(sinks[head]);
+        let (a, b) = (exp(m - larger), exp(sinks[head] - larger));
+        o.iter().map(|o| o * a / (l * a + b)).collect()
     }
 
     /// Softmax in F64.
@@ -216,8 +228,10 @@ impl Attended {
                 products.sum::<f64>() * f64::from(self.shape.scale)
             })
             .collect();
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+        let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[head]));
+        let all = || scores.iter().copied().chain(sink);
+        let largest = all().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = all().map(|s| (s - largest).exp()).sum();
         let mut out = vec![0.0; q.len()];
         for ((_, _, v), score) in seen.iter().zip(&scores) {
             for (out, v) in out.iter_mut().zip(v) {
@@ -321,6 +335,23 @@ fn attention_gives_the_same_bits_everywhere_and_is_softmax() {
             }
         }
     }
+}
+
+/// Sinks that are nothing beside the scores, like them, and so large that nothing else counts.
+#[test]
+fn sinks_take_their_part_of_the_softmax() {
+    for (heads, kv_heads, head_dim) in [(1, 1, 64), (6, 2, 80), (5, 5, 10), (8, 1, 64)] {
+        for window in [None, Some(100)] {
+            let shape = shape(heads, kv_heads, head_dim, window);
+            let mut attended = Attended::new(shape, &[(600, 5), (40, 40)]);
+            let sinks = [-80.0, 0.5, 3.0, 60.0, -1.0, f32::NEG_INFINITY, 9.0, 0.0];
+            attended.sinks = Some(sinks.iter().copied().cycle().take(heads).collect());
+            attended.check();
+        }
+    }
+    let mut attended = Attended::new(shape(1, 1, 16, None), &[(2100, 1)]);
+    attended.sinks = Some(vec![5.0]);
+    attended.check();
 }
 
 /// Keys and values of every magnitude, as far as half precision and quants go.

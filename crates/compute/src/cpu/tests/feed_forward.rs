@@ -88,7 +88,11 @@ fn it_is_its_parts_in_every_format() {
         } else {
             160
         };
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [
+            Activation::Silu,
+            Activation::GeluTanh,
+            Activation::ClampedSwiglu,
+        ] {
             let network = Network::new(activation, [format; 3], hidden, true);
             for tokens in [1, 3, 26] {
                 network.check(tokens);

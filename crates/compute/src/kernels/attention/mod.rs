@@ -5,8 +5,9 @@
 //! chains (chain = position mod 16) and the tree; the output one chain for each dimension,
 //! `o = fma(p, v, o)` in position order. Chunks merge ascending by the online-softmax rule (Milakov &
 //! Gimelshein 2018): with m' the larger maximum, a = exp(m − m'), b = exp(m_c − m'),
-//! `l = fma(l_c, b, l·a)` and `o = fma(o_c, b, o·a)`; at the end `o / l`. Positions that a query does
-//! not see are not visited.
+//! `l = fma(l_c, b, l·a)` and `o = fma(o_c, b, o·a)`; then the head's sink, if it has one, as a chunk of
+//! that score, the sum 1 and no output; at the end `o / l`. Positions that a query does not see are not
+//! visited.
 //!
 //! All query heads of a key head, of as many rows as fit a [`Tile`], go through the positions
 //! together, so that stored keys and values are read and widened once for all of them; no score
@@ -47,6 +48,8 @@ pub(crate) struct Work<'a> {
     spans: &'a [AttentionSpan<'a>],
     /// `[rows, heads · head_dim]`
     q: &'a [f32],
+    /// `[heads]`
+    sinks: Option<&'a [f32]>,
     /// Query heads that are computed together: all that share a key head, unless those are too many.
     group: usize,
 }
@@ -69,8 +72,19 @@ impl<'a> Work<'a> {
             shape,
             spans,
             q,
+            sinks: None,
             group,
         }
+    }
+
+    /// The same with a sink for each head.
+    pub(crate) fn with_sinks(self, sinks: Option<&'a [f32]>) -> Self {
+        Self { sinks, ..self }
+    }
+
+    /// The sink of query `query` of a group of query heads.
+    fn sink(&self, head: usize, query: usize) -> Option<f32> {
+        self.sinks.map(|sinks| sinks[head * self.group + query])
     }
 
     /// Groups of query heads.

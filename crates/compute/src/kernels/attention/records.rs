@@ -140,6 +140,7 @@ fn store<S: Simd>(s: S, work: &Work<'_>, unit: usize, state: &Scratch, out: &mut
         .chunks_exact_mut(head_dim)
         .enumerate()
     {
-        state.divide(s, query, vectors, to);
+        let sink = work.sink(unit / rows, query);
+        state.divide(s, query, vectors, sink, to);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::CHUNK;
 use super::lines::Lines;
 use super::records::Records;
-use super::softmax::{Merge, Moments};
+use super::softmax::{self, Merge, Moments};
 use crate::backend::PAGE_POSITIONS;
 use crate::simd::Simd;
 
@@ -100,13 +100,29 @@ impl Scratch {
         }
     }
 
-    /// The outputs of `query`, divided, into `to`.
+    /// The outputs of `query`, divided, into `to`; `sink` is merged before.
     #[inline(always)]
-    pub(super) fn divide<S: Simd>(&self, s: S, query: usize, vectors: usize, to: &mut [f32]) {
+    pub(super) fn divide<S: Simd>(
+        &self,
+        s: S,
+        query: usize,
+        vectors: usize,
+        sink: Option<f32>,
+        to: &mut [f32],
+    ) {
         let sum = s.splat(self.moments.sums[query]);
         let out = &self.out[query * vectors..][..vectors];
-        for (out, to) in out.iter().zip(to.chunks_mut(16)) {
-            s.store_partial(s.div(s.load(out), sum), to);
+        let places = out.iter().zip(to.chunks_mut(16));
+        let Some(sink) = sink else {
+            for (out, to) in places {
+                s.store_partial(s.div(s.load(out), sum), to);
+            }
+            return;
+        };
+        let maximum = s.splat(self.moments.maxima[query]);
+        let (a, sum) = softmax::merge_sink(s, maximum, sum, s.splat(sink));
+        for (out, to) in places {
+            s.store_partial(s.div(s.mul(s.load(out), a), sum), to);
         }
     }
 }

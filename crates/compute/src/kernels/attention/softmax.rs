@@ -49,6 +49,20 @@ pub(super) fn weigh<S: Simd>(s: S, seen: Range<usize>, weights: &mut [f32; CHUNK
     (maximum, s.sum(sum))
 }
 
+/// What a sink makes of a maximum and a sum: the factor of the outputs and the new sum.
+#[inline(always)]
+pub(super) fn merge_sink<S: Simd>(
+    s: S,
+    maximum: S::F32,
+    sum: S::F32,
+    sink: S::F32,
+) -> (S::F32, S::F32) {
+    let larger = s.max_of(maximum, sink);
+    let a = math::exp_up_to_88(s, s.sub(maximum, larger));
+    let b = math::exp_up_to_88(s, s.sub(sink, larger));
+    (a, s.add(b, s.mul(sum, a)))
+}
+
 /// What the merge of a chunk into the chunks before it multiplies outputs with.
 #[derive(Debug, Clone)]
 pub(super) struct Merge {

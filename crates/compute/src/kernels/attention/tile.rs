@@ -383,7 +383,8 @@ impl<'a> Tile<'a> {
             let to = out.block(row, self.piece.head);
             for (g, to) in to.chunks_exact_mut(head_dim).enumerate() {
                 let query = i * self.group + g;
-                self.scratch.divide(s, query, self.vectors, to);
+                let sink = self.work.sink(self.piece.head, g);
+                self.scratch.divide(s, query, self.vectors, sink, to);
             }
         }
     }

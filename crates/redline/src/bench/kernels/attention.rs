@@ -1,8 +1,8 @@
 //! Attention over cached keys and values.
 
 use redline_compute::{
-    AttentionShape, AttentionSpan, Backend, Cpu, Isa, KvFormat, KvShape, KvSlot, PAGE_POSITIONS,
-    PageId,
+    AttentionJob, AttentionShape, AttentionSpan, Backend, Cpu, Isa, KvFormat, KvShape, KvSlot,
+    PAGE_POSITIONS, PageId,
 };
 
 use super::lab::{self, Lab};
@@ -89,8 +89,8 @@ impl Attention {
         }
     }
 
-    fn shape(&self) -> AttentionShape {
-        AttentionShape {
+    fn job(&self) -> AttentionJob<'static, Cpu> {
+        let shape = AttentionShape {
             layer: self.layer,
             heads: self.heads.heads,
             kv_heads: self.heads.kv_heads,
@@ -98,7 +98,8 @@ impl Attention {
             scale: 1.0 / (self.heads.head_dim as f32).sqrt(),
             window: None,
             causal: true,
-        }
+        };
+        AttentionJob { shape, sinks: None }
     }
 
     /// The last query's result, by scalar code.
@@ -116,7 +117,7 @@ impl Attention {
             position: self.depth + self.tokens - 1,
             pages: &self.pages,
         };
-        backend.attention(&self.cache, self.shape(), &[span], &q, &mut out);
+        backend.attention(&self.cache, self.job(), &[span], &q, &mut out);
         backend.read(&out).to_vec()
     }
 }
@@ -157,8 +158,8 @@ impl Work for Attention {
             position: self.depth,
             pages: &self.pages,
         };
-        let shape = self.shape();
-        (self.backend).attention(&self.cache, shape, &[span], &self.q, &mut self.out);
+        let job = self.job();
+        (self.backend).attention(&self.cache, job, &[span], &self.q, &mut self.out);
         self.layer = (self.layer + 1) % LAYERS;
     }
 }

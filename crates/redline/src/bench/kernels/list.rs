@@ -149,6 +149,7 @@ fn verbs() -> Vec<(&'static str, Verb)> {
         ("append_kv", Verb::AppendKv(KvFormat::Q8_0)),
         ("gated silu", Verb::Gated(Activation::Silu)),
         ("gated gelu", Verb::Gated(Activation::GeluTanh)),
+        ("gated clamped", Verb::Gated(Activation::ClampedSwiglu)),
         ("add", Verb::Add),
     ]
 }

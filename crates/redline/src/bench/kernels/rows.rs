@@ -1,8 +1,8 @@
 //! The verbs that treat each row alone.
 
 use redline_compute::{
-    Activation, AttentionShape, AttentionSpan, Backend, Cpu, Format, Isa, KvFormat, KvShape,
-    KvSlot, Norm, PAGE_POSITIONS, PageId, RopeStyle, RopeTable, WeightBytes, quant,
+    Activation, AttentionJob, AttentionShape, AttentionSpan, Backend, Cpu, Format, Isa, KvFormat,
+    KvShape, KvSlot, Norm, PAGE_POSITIONS, PageId, RopeStyle, RopeTable, WeightBytes, quant,
 };
 
 use super::lab::{self, Lab};
@@ -138,7 +138,8 @@ impl Stage {
         let _unused = scalar.kv_cache(stored(verb, self.slots.len()));
         let q = lab::buffer(&mut scalar, WIDTH, &self.values[..WIDTH]);
         let mut out = scalar.buffer(1, WIDTH);
-        scalar.attention(&self.cache, shape, &[span], &q, &mut out);
+        let job = AttentionJob { shape, sinks: None };
+        scalar.attention(&self.cache, job, &[span], &q, &mut out);
         scalar.read(&out).to_vec()
     }
 }
