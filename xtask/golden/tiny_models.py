@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 
 import safetensors
+import tiny_gpt_oss
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -264,6 +265,8 @@ VARIANTS = {
     ),
 }
 
+VARIANTS |= tiny_gpt_oss.VARIANTS
+
 
 ENCODERS = (BertModel, NomicBertModel)
 # Feed other sub-layers' inputs: larger, so that layers do more than pass the stream on.
@@ -285,6 +288,8 @@ def build(cls, config_cls, seed, shape):
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator)
+            if config_cls is tiny_gpt_oss.GptOssConfig and tiny_gpt_oss.fill(name, weight, noise):
+                continue
             if name.lower().endswith("norm.weight") or ".ln_" in name and name.endswith(".weight"):
                 weight.copy_(0.25 * noise if gemma else 1.0 + 0.25 * noise)
             elif name.endswith(".bias"):
@@ -397,6 +402,8 @@ def write(folder, name):
     if cls not in ENCODERS:
         tensors["greedy"], tensors["greedy_logits"], lead = greedy(model, tokens)
         assert lead >= CLEAR_LEAD, f"{name}: greedy lead {lead:.4f}: choose another seed"
+    if architecture == "gpt-oss":
+        tiny_gpt_oss.check_choices(name, model, torch.cat([tokens, tensors["greedy"].to(tokens.dtype)]))
     weights = published(cls, {k: v.contiguous() for k, v in model.state_dict().items()})
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)

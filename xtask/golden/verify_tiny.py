@@ -20,6 +20,8 @@ TOLERANCE = 1e-5
 # within 1e-5, and without within 1e-3.
 GELU_TOLERANCE = 2e-3
 BEYOND_LLAMA_CPP = {
+    "gpt-oss-yarn": "blends YaRN's frequencies between whole pairs",
+    "gpt-oss-odd": "blends YaRN's frequencies between whole pairs",
     "llama-window": "reads no sliding window in llama files",
     "phi3-window": "ignores the window of phi3 files",
     "qwen2-untied": "wants heads * head_dim = hidden in qwen2 files",
@@ -40,7 +42,6 @@ def check_shapes(name, config, model, reference):
     expected = {
         "token_embd.weight": (vocabulary, hidden),
         f"blk.{layers - 1}.attn_output.weight": (hidden, heads * head),
-        f"blk.{layers - 1}.ffn_down.weight": (hidden, width),
     }
     encoder = "logits" not in reference
     if encoder:
@@ -49,6 +50,12 @@ def check_shapes(name, config, model, reference):
         expected["output_norm.weight"] = (hidden,)
     if name.startswith(("gpt2", "bert")):
         expected["position_embd.weight"] = (config["max_position_embeddings"], hidden)
+    experts = config.get("num_local_experts")
+    if experts:
+        expected["blk.0.ffn_gate_exps.weight"] = (experts, width, hidden)
+        expected[f"blk.{layers - 1}.ffn_down_exps.weight"] = (experts, hidden, width)
+    else:
+        expected[f"blk.{layers - 1}.ffn_down.weight"] = (hidden, width)
     if name.startswith("phi3"):
         expected["blk.0.attn_qkv.weight"] = ((heads + 2 * kv_heads) * head, hidden)
         expected["blk.0.ffn_up.weight"] = (2 * width, hidden)

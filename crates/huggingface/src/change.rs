@@ -2,7 +2,7 @@
 
 use redline_gguf::TensorType;
 
-use crate::Error;
+use crate::{Error, experts};
 
 /// A tensor as a GGUF file holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,15 @@ pub enum Change {
     AddOne,
     /// Rows become columns: GPT-2 stores weights `[inputs, outputs]`.
     Transpose,
+    /// Columns `first`, `first + step`… of every matrix, as rows where that is said.
+    Columns {
+        /// The first column.
+        first: usize,
+        /// From one to the next.
+        step: usize,
+        /// Whether they become rows.
+        as_rows: bool,
+    },
     /// The rows of a `[heads · head_dim, …]` projection in another order: transformers rotates element i
     /// of a head with i + head_dim/2, and `llama` files are for rotating 2i with 2i + 1.
     Interleave {
@@ -45,6 +54,11 @@ impl Change {
             Self::None => Ok(tensor),
             Self::AddOne => add_one(name, tensor),
             Self::Transpose => transpose(name, tensor),
+            Self::Columns {
+                first,
+                step,
+                as_rows,
+            } => experts::columns(name, &tensor, (first, step), as_rows),
             Self::Interleave { heads, head_dim } => Ok(Stored {
                 bytes: interleave(name, &tensor.bytes, heads, head_dim)?,
                 ..tensor
@@ -53,7 +67,7 @@ impl Change {
     }
 }
 
-fn size(name: &str, expected: impl Into<String>, found: usize) -> Error {
+pub(crate) fn size(name: &str, expected: impl Into<String>, found: usize) -> Error {
     Error::Size {
         name: name.to_owned(),
         expected: expected.into(),

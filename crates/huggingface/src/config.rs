@@ -4,10 +4,10 @@ use redline_gguf::{Value, Writer};
 use serde::Deserialize;
 
 use crate::names::gguf_name;
-use crate::{Change, Error, Place};
+use crate::{Change, Error, Place, experts};
 
 /// What transformers calls a model, and what GGUF files call it.
-const ARCHITECTURES: [(&str, &str); 9] = [
+const ARCHITECTURES: [(&str, &str); 10] = [
     ("llama", "llama"),
     ("mistral", "llama"),
     ("qwen2", "qwen2"),
@@ -16,13 +16,14 @@ const ARCHITECTURES: [(&str, &str); 9] = [
     ("bert", "bert"),
     ("nomic_bert", "nomic-bert"),
     ("phi3", "phi3"),
+    ("gpt_oss", "gpt-oss"),
     ("gemma3_text", "gemma3"),
 ];
 
 /// More than any model's heads, or their elements.
 const MAX_SIZE: usize = 1 << 24;
-/// What a reader of `gemma3` assumes where the file is silent.
-const DEFAULT_PATTERN: usize = 6;
+/// What readers assume where the file is silent: of `gpt-oss`, and of `gemma3`.
+const DEFAULT_PATTERNS: [usize; 2] = [2, 6];
 const DEFAULT_LOCAL_BASE: f32 = 10_000.0;
 
 /// The parts of `config.json` that a GGUF file carries.
@@ -64,6 +65,8 @@ struct Raw {
     /// Qwen2 names a window that it does not use.
     use_sliding_window: Option<bool>,
     layer_types: Option<Vec<String>>,
+    num_local_experts: Option<u32>,
+    num_experts_per_tok: Option<u32>,
     sliding_window_pattern: Option<usize>,
     #[serde(default)]
     tie_word_embeddings: bool,
@@ -100,6 +103,10 @@ struct Rope {
     high_freq_factor: Option<f32>,
     short_factor: Option<Vec<f32>>,
     long_factor: Option<Vec<f32>>,
+    /// YaRN's.
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    truncate: Option<bool>,
 }
 
 impl Config {
@@ -159,12 +166,23 @@ impl Config {
         self.raw.vocab_size
     }
 
-    /// Where the tensor that transformers calls `name` goes; `None`: nowhere, since a reader has its
-    /// values already.
+    /// Where the tensor that transformers calls `name` goes; nowhere if a reader has its values already,
+    /// to several places if it holds what files keep apart.
     ///
     /// # Errors
     /// If such a model has no such tensor.
-    pub fn place(&self, name: &str) -> Result<Option<Place>, Error> {
+    pub fn places(&self, name: &str) -> Result<Vec<Place>, Error> {
+        let experts = match self.architecture {
+            "gpt-oss" => experts::places(name),
+            _ => Vec::new(),
+        };
+        if experts.is_empty() {
+            return Ok(self.place(name)?.into_iter().collect());
+        }
+        Ok(experts)
+    }
+
+    fn place(&self, name: &str) -> Result<Option<Place>, Error> {
         if self.encoder() && unread(name) {
             return Ok(None);
         }
@@ -230,7 +248,13 @@ impl Config {
         if let Some(window) = window.filter(|_| raw.use_sliding_window != Some(false)) {
             set("attention.sliding_window", window.into())?;
         }
-        if let Some(pattern) = self.pattern().filter(|pattern| *pattern != DEFAULT_PATTERN) {
+        if let (Some(count), Some(used)) = (raw.num_local_experts, raw.num_experts_per_tok) {
+            set("expert_count", count.into())?;
+            set("expert_used_count", used.into())?;
+            set("expert_feed_forward_length", feed_forward.into())?;
+        }
+        let default = DEFAULT_PATTERNS[usize::from(self.architecture != "gpt-oss")];
+        if let Some(pattern) = self.pattern().filter(|pattern| *pattern != default) {
             set("attention.sliding_window_pattern", (pattern as u32).into())?;
         }
         if self.encoder() {
@@ -270,8 +294,9 @@ impl Config {
                 set("rope.scaling.original_context_length", original.into())?;
                 set("rope.scaling.attn_factor", magnitude.into())?;
             }
+            (Some("yarn"), Some(factor)) => self.declare_yarn(factor, set)?,
             (Some(other), _) => {
-                let expected = "default, linear with a factor, llama3 or longrope";
+                let expected = "default, linear or yarn with a factor, llama3 or longrope";
                 return value("rope type", expected, &other);
             }
         }
@@ -290,6 +315,34 @@ impl Config {
     /// Whether tokens see those after them.
     fn encoder(&self) -> bool {
         matches!(self.architecture, "bert" | "nomic-bert")
+    }
+
+    /// Files have no key for `truncate`: readers know what each architecture does.
+    fn declare_yarn(
+        &self,
+        factor: f32,
+        set: &mut dyn FnMut(&str, Value<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (rope, whole_pairs) = (&self.rope, self.architecture != "gpt-oss");
+        if rope.truncate.unwrap_or(true) != whole_pairs {
+            return value("truncate", &whole_pairs.to_string(), &!whole_pairs);
+        }
+        let Some(original) = rope.original_max_position_embeddings else {
+            let key = "original_max_position_embeddings";
+            return value(key, "a number, for yarn", &"absent");
+        };
+        set("rope.scaling.type", "yarn".into())?;
+        set("rope.scaling.factor", factor.into())?;
+        set(
+            "rope.scaling.original_context_length",
+            (original as u32).into(),
+        )?;
+        for (key, turns) in [("fast", rope.beta_fast), ("slow", rope.beta_slow)] {
+            if let Some(turns) = turns {
+                set(&format!("rope.scaling.yarn_beta_{key}"), turns.into())?;
+            }
+        }
+        Ok(())
     }
 
     /// Every how many layers one sees the whole context, where not all do.

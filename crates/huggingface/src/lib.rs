@@ -14,6 +14,7 @@
 mod change;
 mod config;
 mod error;
+mod experts;
 mod names;
 
 pub use change::{Change, Stored};

@@ -35,8 +35,12 @@ pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String
     let rest = name.strip_prefix("model.layers.").ok_or_else(unknown)?;
     let (layer, rest) = rest.split_once('.').ok_or_else(unknown)?;
     let (module, kind) = rest.rsplit_once('.').ok_or_else(unknown)?;
-    // Gemma norms a sub-layer's result too, and calls that norm what others call the next one's.
-    let sandwich = architecture == "gemma3";
+    if (module, kind) == ("self_attn", "sinks") {
+        return Ok(format!("blk.{layer}.attn_sinks.weight"));
+    }
+    // Gemma norms a sub-layer's result too, and calls that norm what others call the next one's; files of
+    // gpt-oss keep transformers' name.
+    let sandwich = architecture == "gemma3" || architecture == "gpt-oss";
     let short = match module {
         "input_layernorm" => "attn_norm",
         "self_attn.qkv_proj" => "attn_qkv",
@@ -55,6 +59,7 @@ pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String
         // Gate rows first; a tensor of its own in the files of other architectures.
         "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
+        "mlp.router" if architecture == "gpt-oss" => "ffn_gate_inp",
         _ => return Err(unknown()),
     };
     Ok(format!("blk.{layer}.{short}.{kind}"))
@@ -169,6 +174,16 @@ mod tests {
                 "blk.0.ffn_gate.weight",
             ),
             ("gpt2", "h.11.mlp.c_proj.bias", "blk.11.ffn_down.bias"),
+            (
+                "gpt-oss",
+                "model.layers.0.self_attn.sinks",
+                "blk.0.attn_sinks.weight",
+            ),
+            (
+                "gpt-oss",
+                "model.layers.5.mlp.router.bias",
+                "blk.5.ffn_gate_inp.bias",
+            ),
             (
                 "gemma3",
                 "model.layers.0.post_attention_layernorm.weight",

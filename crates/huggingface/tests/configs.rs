@@ -61,7 +61,7 @@ fn llama_3() {
 #[test]
 fn where_tensors_go() {
     let config = Config::parse(LLAMA).unwrap();
-    let place = |name: &str| config.place(name).unwrap();
+    let place = |name: &str| config.places(name).unwrap().pop();
     let key = place("model.layers.3.self_attn.k_proj.weight").unwrap();
     assert_eq!(key.name, "blk.3.attn_k.weight");
     let (heads, head_dim) = (8, 64);
@@ -71,7 +71,7 @@ fn where_tensors_go() {
     // The same weights as the embedding, and tables that old files carry.
     assert_eq!(place("lm_head.weight"), None);
     assert_eq!(place("model.layers.0.self_attn.rotary_emb.inv_freq"), None);
-    let error = config.place("model.layers.0.mlp.router.weight");
+    let error = config.places("model.layers.0.mlp.router.weight");
     let error = error.unwrap_err().to_string();
     assert!(
         error.contains("router") && error.contains("llama"),
@@ -183,9 +183,9 @@ fn gpt_2() {
         &[("gpt2.attention.layer_norm_epsilon", Some(1e-5))],
     );
     let config = Config::parse(json).unwrap();
-    let place = config.place("h.0.attn.c_attn.weight").unwrap().unwrap();
+    let place = config.places("h.0.attn.c_attn.weight").unwrap().remove(0);
     assert_eq!(place.change, Change::Transpose);
-    assert_eq!(config.place("h.0.attn.bias").unwrap(), None);
+    assert!(config.places("h.0.attn.bias").unwrap().is_empty());
 }
 
 /// all-MiniLM-L6-v2.
@@ -206,8 +206,8 @@ fn minilm() {
         &[("bert.attention.layer_norm_epsilon", Some(1e-12))],
     );
     let config = Config::parse(json).unwrap();
-    assert_eq!(config.place("pooler.dense.weight").unwrap(), None);
-    assert_eq!(config.place("embeddings.position_ids").unwrap(), None);
+    assert!(config.places("pooler.dense.weight").unwrap().is_empty());
+    assert!(config.places("embeddings.position_ids").unwrap().is_empty());
 }
 
 /// nomic-embed-text-v1.5, as its repository has it.
@@ -223,5 +223,65 @@ fn nomic_embed_text() {
         json,
         &[("nomic-bert.rope.dimension_count", Some(64))],
         &[("nomic-bert.rope.freq_base", Some(1000.0))],
+    );
+}
+
+/// gpt-oss-20b.
+const GPT_OSS: &str = r#"{
+  "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 2880,
+  "intermediate_size": 2880, "num_hidden_layers": 2, "num_attention_heads": 64,
+  "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088, "num_local_experts": 32,
+  "num_experts_per_tok": 4, "sliding_window": 128, "max_position_embeddings": 131072,
+  "layer_types": ["sliding_attention", "full_attention"], "rms_norm_eps": 1e-05,
+  "rope_theta": 150000, "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0,
+    "original_max_position_embeddings": 4096, "rope_type": "yarn", "truncate": false}
+}"#;
+
+#[test]
+fn gpt_oss() {
+    check(
+        GPT_OSS,
+        &[
+            ("gpt-oss.expert_count", Some(32)),
+            ("gpt-oss.expert_used_count", Some(4)),
+            ("gpt-oss.expert_feed_forward_length", Some(2880)),
+            ("gpt-oss.attention.sliding_window", Some(128)),
+            // What readers assume.
+            ("gpt-oss.attention.sliding_window_pattern", None),
+            ("gpt-oss.rope.scaling.original_context_length", Some(4096)),
+        ],
+        &[
+            ("gpt-oss.rope.scaling.factor", Some(32.0)),
+            ("gpt-oss.rope.scaling.yarn_beta_fast", Some(32.0)),
+            ("gpt-oss.rope.freq_base", Some(150_000.0)),
+        ],
+    );
+    let config = Config::parse(GPT_OSS).unwrap();
+    let names = |name: &str| -> Vec<String> {
+        let places = config.places(name).unwrap();
+        places.into_iter().map(|place| place.name).collect()
+    };
+    assert_eq!(
+        names("model.layers.1.mlp.experts.gate_up_proj"),
+        ["blk.1.ffn_gate_exps.weight", "blk.1.ffn_up_exps.weight"]
+    );
+    assert_eq!(
+        names("model.layers.1.post_attention_layernorm.weight"),
+        ["blk.1.post_attention_norm.weight"]
+    );
+    let packed = config.places("model.layers.1.mlp.experts.gate_up_proj_blocks");
+    let error = packed.unwrap_err().to_string();
+    assert!(error.contains("gate_up_proj_blocks"), "{error}");
+}
+
+#[test]
+fn a_blend_at_whole_pairs_is_not_gpt_oss() {
+    let json = GPT_OSS.replace("\"truncate\": false", "\"truncate\": true");
+    let mut writer = Writer::new();
+    let config = Config::parse(&json).unwrap();
+    let error = config.declare("m", &mut writer).unwrap_err().to_string();
+    assert!(
+        error.contains("truncate") && error.contains("false"),
+        "{error}"
     );
 }

@@ -147,9 +147,10 @@ impl Tensors<'_> {
                 path: path.to_owned(),
                 source,
             };
-            let Some(place) = self.config.place(&name).map_err(config)? else {
+            let places = self.config.places(&name).map_err(config)?;
+            if places.is_empty() {
                 continue;
-            };
+            }
             let tensor_type = match view.dtype() {
                 Dtype::F32 => TensorType::F32,
                 Dtype::F16 => TensorType::F16,
@@ -163,24 +164,27 @@ impl Tensors<'_> {
                 }
             };
             let dims: Vec<usize> = view.shape().iter().rev().copied().collect();
-            if place.change == Change::None {
-                let offset = view.data().as_ptr().addr() - mapping.as_ptr().addr();
-                self.borrowed.push(Borrowed {
-                    name: place.name,
-                    dims,
-                    tensor_type,
-                    shard,
-                    offset,
-                    bytes: view.data().len(),
-                });
-            } else {
-                let stored = Stored {
-                    dims,
-                    tensor_type,
-                    bytes: view.data().to_vec(),
-                };
-                let changed = place.change.apply(&name, stored).map_err(config)?;
-                self.owned.push((place.name, changed));
+            for place in places {
+                let dims = dims.clone();
+                if place.change == Change::None {
+                    let offset = view.data().as_ptr().addr() - mapping.as_ptr().addr();
+                    self.borrowed.push(Borrowed {
+                        name: place.name,
+                        dims,
+                        tensor_type,
+                        shard,
+                        offset,
+                        bytes: view.data().len(),
+                    });
+                } else {
+                    let stored = Stored {
+                        dims,
+                        tensor_type,
+                        bytes: view.data().to_vec(),
+                    };
+                    let changed = place.change.apply(&name, stored).map_err(config)?;
+                    self.owned.push((place.name, changed));
+                }
             }
         }
         Ok(())

@@ -104,8 +104,8 @@ fn weights(config: &Config, from: &SafeTensors<'_>) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for (name, view) in from.tensors() {
         let tensor = stored(&view).with_context(|| name.clone())?;
-        if let Some(place) = config.place(&name)? {
-            tensors.insert(place.name, place.change.apply(&name, tensor)?);
+        for place in config.places(&name)? {
+            tensors.insert(place.name, place.change.apply(&name, tensor.clone())?);
         }
     }
     for (name, factors) in config.rope_factors() {
