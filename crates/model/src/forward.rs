@@ -1,5 +1,6 @@
 //! One step through all layers.
 
+mod mixture;
 mod step;
 
 use redline_compute::{AttentionJob, AttentionSpan, Backend, FeedForward, MatmulJob};
@@ -8,6 +9,7 @@ use crate::load::{Limits, Output};
 use crate::plan::{Forward, MAX_SEQUENCES, Observer, Stage, StepPlan};
 use crate::weights::{HalfNorms, LayerWeights, Linear, Network, NormWeights};
 use crate::{Error, Model, Properties};
+use mixture::MixtureScratch;
 use step::{NO_SPAN, Step, spans_of};
 
 /// Everything a step writes, sized once at load.
@@ -27,10 +29,11 @@ pub(crate) struct Scratch<B: Backend> {
     v: B::Buffer,
     /// `[tokens, heads · head_dim]`
     attended: B::Buffer,
-    /// `[tokens, feed_forward]`
+    /// `[tokens, feed_forward]`; of a mixture a row for each pair of a token and one of its experts
     gate: B::Buffer,
-    /// `[tokens, feed_forward]`
+    /// As `gate`
     up: B::Buffer,
+    mixture: Option<MixtureScratch<B>>,
     /// `[rows, hidden]`
     selected: B::Buffer,
     /// `[rows, hidden]`
@@ -45,6 +48,7 @@ impl<B: Backend> Scratch<B> {
         let p = properties;
         let (tokens, rows) = (limits.max_step_tokens, limits.max_logit_rows);
         let (q_width, kv_width) = (p.heads * p.head_dim, p.kv_heads * p.head_dim);
+        let networks = p.experts.map_or(1, |experts| experts.per_token);
         Self {
             x: backend.buffer(tokens, p.hidden),
             normed: backend.buffer(tokens, p.hidden),
@@ -53,8 +57,10 @@ impl<B: Backend> Scratch<B> {
             k: backend.buffer(tokens, kv_width),
             v: backend.buffer(tokens, kv_width),
             attended: backend.buffer(tokens, q_width),
-            gate: backend.buffer(tokens, p.feed_forward),
-            up: backend.buffer(tokens, p.feed_forward),
+            gate: backend.buffer(networks * tokens, p.feed_forward),
+            up: backend.buffer(networks * tokens, p.feed_forward),
+            mixture: (p.experts.as_ref())
+                .map(|experts| MixtureScratch::new(backend, experts, p.hidden, tokens)),
             selected: backend.buffer(rows, p.hidden),
             selected_normed: backend.buffer(rows, p.hidden),
             logits: match limits.output {
@@ -161,7 +167,7 @@ impl<B: Backend> Model<B> {
         b.append_kv(&mut self.kv, layer, &s.step.slots, &s.k, &s.v);
         let job = AttentionJob {
             shape: p.attention(layer),
-            sinks: None,
+            sinks: w.sinks.as_ref(),
         };
         b.attention(&self.kv, job, spans, &s.q, &mut s.attended);
         b.matmul(
@@ -195,6 +201,7 @@ impl<B: Backend> Model<B> {
                 b.activate(p.activation, &mut s.up);
                 b.matmul(&s.up, &mut [down.job(&mut s.delta)], next);
             }
+            Network::Mixture(mixture) => mixture.apply(b, p, s),
         }
         add_delta(b, p, &w.feed_forward_norms, s);
     }

@@ -33,7 +33,7 @@ pub use plan::{
     Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
 };
 pub use properties::{
-    Biases, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope,
+    Biases, Experts, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope, Yarn,
 };
 pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
 pub use redline_gguf::TokenId;

@@ -85,8 +85,13 @@ pub(crate) fn kv_shape(properties: &Properties, format: KvFormat, pages: usize) 
 fn scratch_bytes(properties: &Properties, limits: &Limits) -> Option<u64> {
     let float = size_of::<f32>() as u64;
     let p = properties;
-    let token_width =
-        3 * p.hidden + 2 * p.heads * p.head_dim + 2 * p.kv_heads * p.head_dim + 2 * p.feed_forward;
+    // Networks of a token, and what a mixture adds: logits, results, and the rows of one expert.
+    let (networks, mixture) = p.experts.map_or((1, 0), |experts| {
+        let results = experts.per_token * p.hidden;
+        (experts.per_token, experts.count + results + p.hidden)
+    });
+    let heads = 2 * p.heads * p.head_dim + 2 * p.kv_heads * p.head_dim;
+    let token_width = 3 * p.hidden + heads + 2 * networks * p.feed_forward + mixture;
     let row_width = match limits.output {
         Output::Logits => 2 * p.hidden + p.vocab,
         Output::Hidden => 2 * p.hidden,

@@ -1,6 +1,8 @@
 //! What a model is, once its architecture's name no longer matters.
 
-use redline_compute::{Activation, AttentionShape, Norm, RopeStyle, RopeTable};
+#[cfg(doc)]
+use redline_compute::MAX_EXPERTS_PER_TOKEN;
+use redline_compute::{Activation, AttentionShape, Norm, RopeStyle, RopeTable, Routing};
 
 /// The transformer's shape and kinds: everything `forward` needs to know besides the weights.
 ///
@@ -15,7 +17,7 @@ pub struct Properties {
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// Elements between the two halves of the feed-forward network.
+    /// Elements between the two halves of the feed-forward network, or of each expert's.
     pub feed_forward: usize,
     /// Token ids.
     pub vocab: usize,
@@ -53,6 +55,10 @@ pub struct Properties {
     pub pooling: Option<Pooling>,
     /// A learned table has a row for each of `context_length` positions, added to token embeddings.
     pub learned_positions: bool,
+    /// Each head's attention has a sink.
+    pub sinks: bool,
+    /// A mixture of networks stands for the feed-forward network.
+    pub experts: Option<Experts>,
     /// The kinds of rotation; none where positions are learned.
     pub ropes: Vec<Rope>,
     /// What differs from layer to layer; as long as the model is deep.
@@ -111,6 +117,17 @@ pub enum Biases {
     All,
 }
 
+/// A mixture of gated feed-forward networks, of which each token takes a few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Networks.
+    pub count: usize,
+    /// Those of each token, at most `count` and [`MAX_EXPERTS_PER_TOKEN`].
+    pub per_token: usize,
+    /// What makes weights of the router's logits.
+    pub routing: Routing,
+}
+
 /// What differs between the layers' attentions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerAttention {
@@ -136,8 +153,45 @@ pub struct Rope {
     pub factors: Option<Vec<f32>>,
     /// LongRoPE's factors for long contexts.
     pub long: Option<LongFactors>,
-    /// Multiplied into cosines and sines (LongRoPE's attention factor); 1 elsewhere.
+    /// Stretches the slow rotations.
+    pub yarn: Option<Yarn>,
+    /// Multiplied into cosines and sines (the attention factor of LongRoPE and YaRN); 1 elsewhere.
     pub magnitude: f64,
+}
+
+/// YaRN (Peng et al. 2023, <https://arxiv.org/abs/2309.00071>): slow rotations become slower by a factor,
+/// fast ones stay as they are, and between them it is blended linearly in the number of the pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// What the frequencies of slow rotations are divided by.
+    pub factor: f64,
+    /// Positions of the original context.
+    pub original_context: usize,
+    /// Turns within the original context from which on a rotation is fast.
+    pub fast_turns: f64,
+    /// Turns down to which a rotation is slow.
+    pub slow_turns: f64,
+    /// Whether the blend begins and ends at whole pairs.
+    pub whole_pairs: bool,
+}
+
+impl Yarn {
+    /// What the frequency of pair `pair` of `dims / 2` is multiplied by.
+    fn stretch(&self, base: f64, dims: usize, pair: usize) -> f64 {
+        let pair_of = |turns: f64| {
+            let wavelengths = self.original_context as f64 / (turns * std::f64::consts::TAU);
+            dims as f64 * libm::log(wavelengths) / (2.0 * libm::log(base))
+        };
+        let (mut low, mut high) = (pair_of(self.fast_turns), pair_of(self.slow_turns));
+        if self.whole_pairs {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        let (low, high) = (low.max(0.0), high.min(dims as f64 - 1.0));
+        // Where both ends are one, the step between them has some width.
+        let width = if low == high { 0.001 } else { high - low };
+        let slow = ((pair as f64 - low) / width).clamp(0.0, 1.0);
+        slow / self.factor + (1.0 - slow)
+    }
 }
 
 /// Factors that replace [`Rope::factors`] in long contexts (Ding et al. 2024,
@@ -166,6 +220,9 @@ impl Rope {
         for (pair, frequency) in frequencies.iter_mut().enumerate() {
             let factor = factors.map_or(1.0, |factors| f64::from(factors[pair]));
             *frequency /= factor * self.linear_factor;
+            if let Some(yarn) = &self.yarn {
+                *frequency *= yarn.stretch(self.base, self.dims, pair);
+            }
         }
         let (style, dims, magnitude) = (self.style, self.dims, self.magnitude);
         RopeTable::new(style, dims, &frequencies, magnitude, positions)

@@ -1,5 +1,6 @@
 //! The model's tensors, typed, each with the shape its metadata demands.
 
+mod mixture;
 mod tensors;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use redline_compute::Backend;
 use redline_gguf::Gguf;
 
 use crate::{Biases, Error, ModelFile, NormPlacement, Properties};
+pub(crate) use mixture::{Mixture, Stack};
 use tensors::Tensors;
 pub(crate) use tensors::vector_values;
 
@@ -53,6 +55,8 @@ pub(crate) struct LayerWeights<B: Backend> {
     pub(crate) key_norm: Option<B::Vector>,
     /// `[hidden, heads · head_dim]`
     pub(crate) attention_output: Linear<B>,
+    /// `[heads]`
+    pub(crate) sinks: Option<B::Vector>,
     pub(crate) feed_forward_norms: HalfNorms<B>,
     pub(crate) network: Network<B>,
 }
@@ -96,6 +100,8 @@ pub(crate) enum Network<B: Backend> {
         /// `[hidden, feed_forward]`
         down: Linear<B>,
     },
+    /// The weighted sum of a few of many.
+    Mixture(Mixture<B>),
 }
 
 /// `x · weightsᵀ + bias`.
@@ -189,6 +195,14 @@ impl<B: Backend> LayerWeights<B> {
                 tensors.linear(&name("attn_v"), kv_width, hidden, qkv)?,
             ]
         };
+        // Named by what it stands before or by what it stands after.
+        let after_attention = properties.norm_placement == NormPlacement::Before
+            && tensors.has(&name("post_attention_norm.weight"));
+        let before_network = if after_attention {
+            "post_attention_norm"
+        } else {
+            "ffn_norm"
+        };
         let mut head_norm = |part| tensors.vector_if(properties.qk_norm, &name(part), head_dim);
         Ok(Self {
             query_norm: head_norm("attn_q_norm.weight")?,
@@ -202,10 +216,15 @@ impl<B: Backend> LayerWeights<B> {
             key,
             value,
             attention_output: tensors.linear(&name("attn_output"), hidden, q_width, all)?,
+            sinks: tensors.vector_if(
+                properties.sinks,
+                &name("attn_sinks.weight"),
+                properties.heads,
+            )?,
             feed_forward_norms: HalfNorms::load(
                 tensors,
                 properties,
-                ["ffn_norm", "post_ffw_norm", "layer_output_norm"].map(name),
+                [before_network, "post_ffw_norm", "layer_output_norm"].map(name),
             )?,
             network: Network::load(tensors, properties, name, all)?,
         })
@@ -241,6 +260,10 @@ impl<B: Backend> Network<B> {
         bias: bool,
     ) -> Result<Self, Error> {
         let (hidden, width) = (properties.hidden, properties.feed_forward);
+        if let Some(experts) = &properties.experts {
+            let mixture = Mixture::load(tensors, properties, experts, (name, bias))?;
+            return Ok(Self::Mixture(mixture));
+        }
         let down = tensors.linear(&name("ffn_down"), hidden, width, bias)?;
         if properties.fused_gate_up {
             let [gate, up] = tensors.fused(&name("ffn_up"), [width; 2], hidden, bias)?;
@@ -259,6 +282,7 @@ impl<B: Backend> Network<B> {
         match self {
             Self::Gated { gate, .. } => &gate.matrix,
             Self::Plain { up, .. } => &up.matrix,
+            Self::Mixture(mixture) => &mixture.router.matrix,
         }
     }
 }

@@ -10,7 +10,7 @@ mod tiny;
 
 use redline_compute::{Cpu, Isa, KvFormat};
 use redline_model::{Forward, LoadOptions, LogitRows, SequenceStep, StepPlan};
-use tiny::{GEMMA3, LLAMA, MISTRAL, QWEN2, TinyModel, pages, tokens};
+use tiny::{GEMMA3, GPT_OSS, LLAMA, MISTRAL, QWEN2, TinyModel, pages, tokens};
 
 #[test]
 fn steps_allocate_nothing() {
@@ -20,7 +20,7 @@ fn steps_allocate_nothing() {
         max_logit_rows: 64,
         ..tiny::options()
     };
-    for shape in [LLAMA, MISTRAL, QWEN2, GEMMA3] {
+    for shape in [LLAMA, MISTRAL, QWEN2, GEMMA3, GPT_OSS] {
         let file = TinyModel::new(shape).file();
         for (isa, (threads, kv_format)) in Isa::available().into_iter().flat_map(|isa| {
             [(1, KvFormat::F16), (2, KvFormat::F16), (2, KvFormat::Q8_0)].map(|rest| (isa, rest))

@@ -213,13 +213,16 @@ fn models() -> Vec<PathBuf> {
 
 /// The canonical arithmetic on these models: the hashes of the logits (of an encoder's rows).
 /// They change with `ARITHMETIC_VERSION` and with the golden data, with nothing else.
-const HASHES: [(&str, u64); 25] = [
+const HASHES: [(&str, u64); 28] = [
     ("bert-deep", 0x57a68cd6c1959d2d),
     ("bert-minilm", 0xf1be4148f9293038),
     ("bert-odd", 0xcff133763d6a73f0),
     ("gemma3-default", 0x2a33d18afad028d6),
     ("gemma3-linear", 0xa5fc2a3edeefa7b9),
     ("gemma3-pattern", 0x51716683808e4f59),
+    ("gpt-oss-odd", 0x790083514e9ea526),
+    ("gpt-oss-plain", 0x0d147ce1519be497),
+    ("gpt-oss-yarn", 0x7f54c27cfe8e3243),
     ("gpt2-odd", 0xd9b36df3469fc512),
     ("gpt2-tied", 0x214ad6d8ac02f078),
     ("gpt2-untied", 0x61d37b56109e70aa),

@@ -34,12 +34,12 @@ fn architectures() {
     check(
         LLAMA,
         "general.architecture: unknown architecture \"mamba\", known are llama, qwen2, gemma3, phi3, \
-         qwen3, gpt2, bert, nomic-bert",
+         qwen3, gpt2, bert, nomic-bert, gpt-oss",
         |m| m.set("general.architecture", Text("mamba")),
     );
     check(
         LLAMA,
-        "metadata has no \"qwen2.embedding_length\": expected u64",
+        "metadata has no \"qwen2.attention.layer_norm_rms_epsilon\": expected f32",
         |m| {
             m.set("general.architecture", Text("qwen2"));
         },
@@ -131,9 +131,9 @@ fn rotations() {
     }
     check(
         QWEN2,
-        "metadata qwen2.rope.scaling.type: yarn is not supported, \
-         only none or linear, or longrope with its tensors",
-        |m| m.set("qwen2.rope.scaling.type", Text("yarn")),
+        "metadata qwen2.rope.scaling.type: spiral is not supported, \
+         only none, linear or yarn, or longrope with its tensors",
+        |m| m.set("qwen2.rope.scaling.type", Text("spiral")),
     );
     check(
         LLAMA,

@@ -11,10 +11,10 @@ mod tiny;
 use redline_compute::{Cpu, Isa, KvFormat};
 use redline_model::{Forward, LoadOptions, LogitRows, SequenceStep, StepPlan, logits_hash};
 use tiny::{
-    GEMMA3, LLAMA, MISTRAL, PHI3, QWEN2, Shape, TinyModel, VOCAB, load, pages, run, tokens,
+    GEMMA3, GPT_OSS, LLAMA, MISTRAL, PHI3, QWEN2, Shape, TinyModel, VOCAB, load, pages, run, tokens,
 };
 
-const SHAPES: [Shape; 5] = [LLAMA, MISTRAL, QWEN2, GEMMA3, PHI3];
+const SHAPES: [Shape; 6] = [LLAMA, MISTRAL, QWEN2, GEMMA3, PHI3, GPT_OSS];
 /// More than one page, more than one chunk of attention.
 const LENGTH: usize = 270;
 

@@ -11,7 +11,7 @@ mod tiny;
 
 use redline_compute::{Cpu, Isa, KvFormat};
 use redline_model::{LoadOptions, MemoryPlan};
-use tiny::{CONTEXT, HIDDEN, LLAMA, PHI3, TinyModel};
+use tiny::{CONTEXT, GPT_OSS, HIDDEN, LLAMA, PHI3, TinyModel};
 
 /// So many that quantised copies outweigh what happens to be free on the heap.
 const STEP_TOKENS: usize = 8192;
@@ -31,8 +31,8 @@ fn data_bytes() -> u64 {
 
 #[test]
 fn a_load_takes_what_is_planned() {
-    // Fused projections are taken apart without a copy.
-    for shape in [LLAMA, PHI3] {
+    // Fused projections and stacked experts are taken apart without a copy; a token takes two of those.
+    for (shape, networks) in [(LLAMA, 1), (PHI3, 1), (GPT_OSS, 2)] {
         let file = TinyModel::new(shape).file();
         let gguf = file.gguf().unwrap();
         let options = LoadOptions {
@@ -53,7 +53,7 @@ fn a_load_takes_what_is_planned() {
         let planned = plan.kv_bytes + plan.scratch_bytes;
         // Beside it what the backend keeps, as `MemoryPlan` says: quantised copies of a buffer, and
         // one thread's room for products and attention, four times 16 elements a head.
-        let quantised = (13 * STEP_TOKENS * HIDDEN / 2) as u64;
+        let quantised = (13 * networks * STEP_TOKENS * HIDDEN / 2) as u64;
         let thread = (1024 + 154 + 4 * (25 + 2 * 64 * 64 / 256)) << 10;
         let what = format!("{}: {taken} of {planned} bytes", shape.architecture);
         assert!(taken + ropes >= planned, "{what}");

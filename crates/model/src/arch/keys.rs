@@ -2,11 +2,14 @@
 //!
 //! Source of the names: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-use redline_compute::{Activation, Norm, RopeStyle};
+use redline_compute::{Activation, MAX_EXPERTS_PER_TOKEN, Norm, RopeStyle, Routing};
 use redline_gguf::{Gguf, Tensor};
 
 use crate::weights::{LONG_ROPE_FACTORS, ROPE_FACTORS, TOKEN_TYPES, vector_values};
-use crate::{Biases, Error, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope};
+use crate::{
+    Biases, Error, Experts, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope,
+    Yarn,
+};
 
 /// No dimension of a model is larger: products of two stay far from overflow.
 const MAX_DIMENSION: usize = 1 << 24;
@@ -79,6 +82,8 @@ impl<'g, 'a> Keys<'g, 'a> {
             token_types: None,
             pooling: self.pooling()?,
             learned_positions: false,
+            sinks: false,
+            experts: None,
             ropes,
             layers: vec![LayerAttention { window: None, rope }; self.layer_count()?],
         })
@@ -138,6 +143,29 @@ impl<'g, 'a> Keys<'g, 'a> {
         rope.long = Some(LongFactors {
             beyond: original.unwrap_or(context),
             factors: factors(long, rope.dims)?,
+        });
+        Ok(())
+    }
+
+    /// A mixture of experts, each as wide as its own key says.
+    pub(super) fn experts(
+        &self,
+        properties: &mut Properties,
+        routing: Routing,
+    ) -> Result<(), Error> {
+        let count = self.size("expert_count")?;
+        let key = "expert_used_count";
+        let per_token = self.size(key)?;
+        let most = count.min(MAX_EXPERTS_PER_TOKEN);
+        if per_token > most {
+            return self.senseless(key, &format!("1..={most}"), &per_token);
+        }
+        let width = properties.feed_forward;
+        properties.feed_forward = self.size_or("expert_feed_forward_length", width)?;
+        properties.experts = Some(Experts {
+            count,
+            per_token,
+            routing,
         });
         Ok(())
     }
@@ -225,24 +253,52 @@ impl<'g, 'a> Keys<'g, 'a> {
         let linear_factor = match kind {
             // The oldest files scale linearly without saying so.
             None | Some("linear") => factor,
-            Some("none") => 1.0,
+            Some("none" | "yarn") => 1.0,
             // Its factors are tensors, which only an architecture that reads them may have.
             Some("longrope") if self.gguf.tensor(LONG_ROPE_FACTORS[1]).is_some() => 1.0,
             Some(other) => {
-                let expected = "none or linear, or longrope with its tensors";
+                let expected = "none, linear or yarn, or longrope with its tensors";
                 return self.unsupported("rope.scaling.type", expected, &other);
             }
         };
         let base = self.float_or("rope.freq_base", 10_000.0)?;
-        Ok(Rope {
+        let mut rope = Rope {
             style,
             dims,
             base,
             linear_factor,
             factors: None,
             long: None,
+            yarn: None,
             magnitude: 1.0,
-        })
+        };
+        if kind == Some("yarn") {
+            self.yarn(factor, &mut rope)?;
+        }
+        Ok(rope)
+    }
+
+    /// YaRN by `factor`. A base of at most 1 has no slow rotations to stretch.
+    fn yarn(&self, factor: f64, rope: &mut Rope) -> Result<(), Error> {
+        if rope.base <= 1.0 {
+            return self.senseless("rope.freq_base", "a number above 1", &rope.base);
+        }
+        let key = "rope.scaling.yarn_log_multiplier";
+        if let Some(found) = self.gguf.metadata().f32(&self.full(key))? {
+            return self.unsupported(key, "none", &found);
+        }
+        let original = self.size("rope.scaling.original_context_length")?;
+        rope.yarn = Some(Yarn {
+            factor,
+            original_context: original,
+            fast_turns: self.float_or("rope.scaling.yarn_beta_fast", 32.0)?,
+            slow_turns: self.float_or("rope.scaling.yarn_beta_slow", 1.0)?,
+            whole_pairs: true,
+        });
+        // Scores are as large as in the paper, which stretches their temperature.
+        let attention = self.float_or("rope.scaling.attn_factor", 1.0)?;
+        rope.magnitude = attention * (0.1 * libm::log(factor.max(1.0)) + 1.0);
+        Ok(())
     }
 
     /// Layers, each of which needs tensors of its own: a file cannot have more layers than tensors.

@@ -6,6 +6,7 @@
 mod bert;
 mod gemma3;
 mod gpt2;
+mod gpt_oss;
 mod keys;
 mod llama;
 mod nomic_bert;
@@ -21,7 +22,7 @@ use keys::Keys;
 /// Reads one architecture's metadata.
 type Reader = fn(&Keys<'_, '_>) -> Result<Properties, Error>;
 
-const ARCHITECTURES: [(&str, Reader); 8] = [
+const ARCHITECTURES: [(&str, Reader); 9] = [
     ("llama", llama::properties),
     ("qwen2", qwen2::properties),
     ("gemma3", gemma3::properties),
@@ -30,6 +31,7 @@ const ARCHITECTURES: [(&str, Reader); 8] = [
     ("gpt2", gpt2::properties),
     ("bert", bert::properties),
     ("nomic-bert", nomic_bert::properties),
+    ("gpt-oss", gpt_oss::properties),
 ];
 
 /// Values of `general.architecture` that can be loaded.

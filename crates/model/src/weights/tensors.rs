@@ -57,8 +57,43 @@ impl<'g, 'a, B: Backend> Tensors<'g, 'a, B> {
         cols: usize,
     ) -> Result<[B::Matrix; N], Error> {
         let tensor = self.find(name, &[cols, rows.iter().sum()])?;
+        let matrix = self.cutter(tensor, cols)?;
+        Ok(rows.map(matrix))
+    }
+
+    /// The matrices of `[count, rows, cols]`.
+    pub(super) fn stacked(
+        &mut self,
+        name: &str,
+        [count, rows, cols]: [usize; 3],
+    ) -> Result<Vec<B::Matrix>, Error> {
+        let tensor = self.find(name, &[cols, rows, count])?;
+        let mut matrix = self.cutter(tensor, cols)?;
+        Ok((0..count).map(|_| matrix(rows)).collect())
+    }
+
+    /// The vectors of `[count, width]`.
+    pub(super) fn stacked_vectors(
+        &mut self,
+        name: &str,
+        [count, width]: [usize; 2],
+    ) -> Result<Vec<B::Vector>, Error> {
+        let tensor = self.find(name, &[width, count])?;
+        let values = float_values(tensor)?;
+        let vectors = values.chunks_exact(width);
+        Ok(vectors
+            .map(|values| self.backend.vector(values.to_vec()))
+            .collect())
+    }
+
+    /// Cuts matrices of any numbers of rows off a tensor's front.
+    fn cutter(
+        &self,
+        tensor: &Tensor<'_>,
+        cols: usize,
+    ) -> Result<impl FnMut(usize) -> B::Matrix + use<'g, B>, Error> {
         let format = compute_format(tensor.tensor_type).ok_or_else(|| Error::TensorType {
-            name: name.to_owned(),
+            name: tensor.name.to_owned(),
             expected: known_formats(),
             found: tensor.tensor_type.to_string(),
         })?;
@@ -68,13 +103,13 @@ impl<'g, 'a, B: Backend> Tensors<'g, 'a, B> {
             tensor.data.as_ptr(),
             "the directory is of this very file"
         );
-        let mut start = tensor.offset;
-        Ok(rows.map(|rows| {
+        let (mut start, backend) = (tensor.offset, self.backend);
+        Ok(move |rows| {
             let range = start..start + rows * format.row_bytes(cols);
             start = range.end;
             let bytes = WeightBytes::new(Arc::clone(mapping), range);
-            self.backend.matrix(format, rows, cols, bytes)
-        }))
+            backend.matrix(format, rows, cols, bytes)
+        })
     }
 
     /// Projections whose rows follow one another in one tensor, and their biases in another: as
@@ -190,6 +225,11 @@ pub(crate) fn vector_values(tensor: &Tensor<'_>, width: usize) -> Result<Vec<f32
             found: tensor.dims.clone(),
         });
     }
+    float_values(tensor)
+}
+
+/// The values of a tensor of floats.
+fn float_values(tensor: &Tensor<'_>) -> Result<Vec<f32>, Error> {
     let format = match compute_format(tensor.tensor_type) {
         Some(format @ (Format::F32 | Format::F16 | Format::BF16)) => format,
         _ => {
@@ -200,7 +240,7 @@ pub(crate) fn vector_values(tensor: &Tensor<'_>, width: usize) -> Result<Vec<f32
             });
         }
     };
-    let mut values = vec![0.0; width];
+    let mut values = vec![0.0; tensor.weights()];
     quant::dequantize(format, tensor.data, &mut values);
     Ok(values)
 }

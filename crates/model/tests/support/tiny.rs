@@ -78,6 +78,15 @@ pub(crate) const PHI3: Shape = Shape {
     ..LLAMA
 };
 
+pub(crate) const GPT_OSS: Shape = Shape {
+    architecture: "gpt-oss",
+    formats: &[Format::Q8_0, Format::Q4_0, Format::F32],
+    window: Some(20),
+    ..LLAMA
+};
+/// Of [`GPT_OSS`].
+pub(crate) const EXPERTS: usize = 5;
+
 impl TinyModel {
     pub(crate) fn new(shape: Shape) -> Self {
         let mut model = Self {
@@ -124,6 +133,18 @@ impl TinyModel {
         if shape.architecture == "gemma3" {
             // Local, global, local.
             self.set("gemma3.attention.sliding_window_pattern", Metadata::Int(2));
+        }
+        if shape.architecture == "gpt-oss" {
+            for (name, value) in [
+                ("expert_count", EXPERTS),
+                ("expert_used_count", 2),
+                ("expert_feed_forward_length", FEED_FORWARD),
+                ("rope.scaling.original_context_length", 64),
+            ] {
+                self.set(&key(name), Metadata::Int(value as u64));
+            }
+            self.set(&key("rope.scaling.type"), Metadata::Text("yarn"));
+            self.set(&key("rope.scaling.factor"), Metadata::Float(8.0));
         }
         let tokens = (0..VOCAB).map(|token| format!("<{token}>")).collect();
         self.set("tokenizer.ggml.tokens", Metadata::Texts(tokens));
@@ -214,7 +235,25 @@ struct Fill<'a> {
 impl Fill<'_> {
     fn layer(&mut self, layer: usize, architecture: &str) {
         let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
-        let matrices: &[_] = if architecture == "phi3" {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if architecture == "gpt-oss" {
+            for (part, cols, rows) in [
+                ("ffn_gate_exps", HIDDEN, FEED_FORWARD),
+                ("ffn_up_exps", HIDDEN, FEED_FORWARD),
+                ("ffn_down_exps", FEED_FORWARD, HIDDEN),
+            ] {
+                self.stack(&name(part), cols, rows);
+            }
+        }
+        let matrices: &[_] = if architecture == "gpt-oss" {
+            &[
+                ("attn_q", HIDDEN, q),
+                ("attn_k", HIDDEN, kv),
+                ("attn_v", HIDDEN, kv),
+                ("attn_output", q, HIDDEN),
+                ("ffn_gate_inp", HIDDEN, EXPERTS),
+            ]
+        } else if architecture == "phi3" {
             &[
                 ("attn_qkv", HIDDEN, q + 2 * kv),
                 ("attn_output", q, HIDDEN),
@@ -235,11 +274,20 @@ impl Fill<'_> {
         for &(part, cols, rows) in matrices {
             self.matrix(&format!("blk.{layer}.{part}.weight"), cols, rows);
         }
-        let mut vectors = vec![
-            ("attn_norm.weight", HIDDEN, 1.0),
-            ("ffn_norm.weight", HIDDEN, 1.0),
-        ];
+        let mut vectors = vec![("attn_norm.weight", HIDDEN, 1.0)];
+        if architecture != "gpt-oss" {
+            vectors.push(("ffn_norm.weight", HIDDEN, 1.0));
+        }
         match architecture {
+            "gpt-oss" => vectors.extend([
+                ("post_attention_norm.weight", HIDDEN, 1.0),
+                ("attn_q.bias", q, 0.0),
+                ("attn_k.bias", kv, 0.0),
+                ("attn_v.bias", kv, 0.0),
+                ("attn_output.bias", HIDDEN, 0.0),
+                ("attn_sinks.weight", HEADS, 0.0),
+                ("ffn_gate_inp.bias", EXPERTS, 0.0),
+            ]),
             "qwen2" => vectors.extend([
                 ("attn_q.bias", q, 0.0),
                 ("attn_k.bias", kv, 0.0),
@@ -256,6 +304,16 @@ impl Fill<'_> {
         for (part, width, middle) in vectors {
             self.vector(&format!("blk.{layer}.{part}"), width, middle);
         }
+    }
+
+    /// The same projection of every expert, and their biases.
+    fn stack(&mut self, name: &str, cols: usize, rows: usize) {
+        self.matrix(&format!("{name}.weight"), cols, EXPERTS * rows);
+        let stacked = self.model.tensors.last_mut().unwrap();
+        stacked.dims = vec![cols, rows, EXPERTS];
+        self.vector(&format!("{name}.bias"), EXPERTS * rows, 0.0);
+        let stacked = self.model.tensors.last_mut().unwrap();
+        stacked.dims = vec![rows, EXPERTS];
     }
 
     fn matrix(&mut self, name: &str, cols: usize, rows: usize) {
