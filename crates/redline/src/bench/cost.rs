@@ -1,8 +1,9 @@
 //! What a test must read and compute at least, in closed form over the model's tensors.
 //!
 //! A decode step reads every matrix once, one row of an untied embedding, norms and biases, and the
-//! keys and values of each layer up to its window. A multiplication and an addition are two
-//! operations; attention counts.
+//! keys and values of each layer up to its window. Of a mixture it reads the experts that are chosen: as
+//! many as a token takes, and for several sequences as many as choices drawn evenly would touch. A
+//! multiplication and an addition are two operations; attention counts.
 
 use redline_compute::KvFormat;
 use redline_compute::limits::Operand;
@@ -14,8 +15,12 @@ use super::selection::{Phase, Test};
 /// A model's costs.
 #[derive(Debug, Clone)]
 pub(crate) struct Cost {
-    /// Bytes of weights one step reads.
-    pub(crate) weight_bytes: u64,
+    /// Bytes of weights one step reads, without experts'.
+    weight_bytes: u64,
+    /// Bytes of all experts.
+    expert_bytes: u64,
+    /// The part of the experts that one token takes; 1 where there are none.
+    expert_share: f64,
     /// Weights of integer formats in the matrices of every token, without the head's.
     body_int8: f64,
     /// The same of floating-point formats.
@@ -63,6 +68,8 @@ impl Cost {
     pub(crate) fn of_weights(weight_bytes: u64, body_int8: f64) -> Self {
         Self {
             weight_bytes,
+            expert_bytes: 0,
+            expert_share: 1.0,
             body_int8,
             body_f32: 0.0,
             head: (0.0, true),
@@ -77,6 +84,10 @@ impl Cost {
         let tied = gguf.tensor("output.weight").is_none();
         let mut cost = Self {
             weight_bytes: 0,
+            expert_bytes: 0,
+            expert_share: (properties.experts).map_or(1.0, |experts| {
+                experts.per_token as f64 / experts.count as f64
+            }),
             body_int8: 0.0,
             body_f32: 0.0,
             head: (0.0, false),
@@ -110,17 +121,29 @@ impl Cost {
                 let rows = tensor.dims.get(1).copied().unwrap_or(1).max(1);
                 self.weight_bytes += bytes / rows as u64;
             }
+            name if name.contains("_exps.") => {
+                self.expert_bytes += bytes;
+                // A token is multiplied with its own experts.
+                if tensor.dims.len() == 3 {
+                    let weights = tensor.weights() as f64 * self.expert_share;
+                    *self.body(integer) += weights;
+                }
+            }
             _ => {
                 self.weight_bytes += bytes;
                 if tensor.dims.len() == 2 {
-                    let to = if integer {
-                        &mut self.body_int8
-                    } else {
-                        &mut self.body_f32
-                    };
-                    *to += tensor.weights() as f64;
+                    *self.body(integer) += tensor.weights() as f64;
                 }
             }
+        }
+    }
+
+    /// Where the weights of matrices of every token are counted.
+    fn body(&mut self, integer: bool) -> &mut f64 {
+        if integer {
+            &mut self.body_int8
+        } else {
+            &mut self.body_f32
         }
     }
 
@@ -129,7 +152,9 @@ impl Cost {
     pub(crate) fn bytes_per_step(&self, test: Test) -> f64 {
         let attended = self.attended(test) / test.tokens as f64;
         let kv_bytes = attended * self.kv_bytes;
-        self.weight_bytes as f64 + kv_bytes
+        let untouched = (1.0 - self.expert_share).powi(test.sequences as i32);
+        let expert_bytes = self.expert_bytes as f64 * (1.0 - untouched);
+        self.weight_bytes as f64 + expert_bytes + kv_bytes
     }
 
     /// Operations of a whole test. Prefill computes the head for its last token only.
@@ -189,6 +214,8 @@ mod tests {
     ) -> Cost {
         let mut cost = Cost {
             weight_bytes: 0,
+            expert_bytes: 0,
+            expert_share: 0.25,
             body_int8: 0.0,
             body_f32: 0.0,
             head: (0.0, false),
@@ -246,6 +273,21 @@ mod tests {
         // At depth 10: 11, 12, 13 and 2, 2, 2.
         assert_eq!(bytes(10, 1), 68.0 + 42.0 * 16.0 / 3.0);
         assert_eq!(bytes(10, 4), 68.0 + 4.0 * 42.0 * 16.0 / 3.0);
+    }
+
+    #[test]
+    fn of_a_mixture_the_chosen_experts_count() {
+        let matrix = tensor("blk.0.attn_q.weight", &[32, 2], TensorType::Q8_0);
+        let experts = tensor("blk.0.ffn_up_exps.weight", &[32, 1, 8], TensorType::Q8_0);
+        let biases = tensor("blk.0.ffn_up_exps.bias", &[1, 8], TensorType::F32);
+        let cost = cost(&[matrix, experts, biases], &[Some(1)]);
+        let bytes = |sequences| cost.bytes_per_step(test(Phase::Decode, 1, 0, sequences));
+        // A quarter of them; of two sequences what both leave is nine sixteenths.
+        let all = 8.0 * 38.0;
+        assert_eq!(bytes(1), 68.0 + all / 4.0 + 16.0);
+        assert_eq!(bytes(2), 68.0 + all * 7.0 / 16.0 + 32.0);
+        let operations = cost.operations(test(Phase::Prefill, 3, 0, 1));
+        assert_eq!(operations.int8, 2.0 * 3.0 * (64.0 + 256.0 / 4.0));
     }
 
     #[test]

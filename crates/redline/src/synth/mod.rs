@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use redline_gguf::{TensorStream, TensorType, Writer};
 
 use crate::failure::Usage;
+use crate::units;
 
 pub(crate) use quant::{Quant, names as quant_names};
 pub(crate) use shapes::{ALL as SHAPES, Shape};
@@ -148,6 +149,7 @@ pub(crate) fn create(
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
+    check_space(folder.unwrap_or(Path::new(".")), recipe.weight_bytes())?;
     let scratch = tempfile::Builder::new()
         .prefix(".synth-")
         .make_in(folder.unwrap_or(Path::new(".")), |path| {
@@ -157,6 +159,22 @@ pub(crate) fn create(
     let out = BufWriter::new(scratch.as_file());
     write(recipe, threads, out, progress).with_context(cannot)?;
     scratch.persist(path).with_context(cannot)?;
+    Ok(())
+}
+
+/// Refuses to begin what the disk has no room for. Where that cannot be found out, nothing is refused.
+fn check_space(folder: &Path, required: u64) -> anyhow::Result<()> {
+    let Ok(found) = rustix::fs::statvfs(folder) else {
+        return Ok(());
+    };
+    let available = found.f_bavail.saturating_mul(found.f_frsize);
+    anyhow::ensure!(
+        required <= available,
+        "not enough room in {}: required {required} bytes ({}), available {available} bytes ({})",
+        folder.display(),
+        units::bytes(required),
+        units::bytes(available)
+    );
     Ok(())
 }
 
@@ -187,8 +205,8 @@ pub(crate) fn write<W: Write>(
                     progress(done + bytes)
                 })?;
             }
-            Content::Norm => vector(&noise.values(tensor.dims[0], 1.0, 0.125), &mut stream)?,
-            Content::Bias => vector(&noise.values(tensor.dims[0], 0.0, 0.125), &mut stream)?,
+            Content::Norm => vector(&noise.values(tensor.weights(), 1.0, 0.125), &mut stream)?,
+            Content::Bias => vector(&noise.values(tensor.weights(), 0.0, 0.125), &mut stream)?,
             Content::Values(values) => vector(values, &mut stream)?,
         }
         done += tensor.byte_count() as u64;
@@ -279,6 +297,11 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
             key("rope.scaling.original_context_length", shape.context)?;
         }
         Architecture::Qwen2 => {}
+        Architecture::GptOss => {
+            key("attention.key_length", shape.head_dim as u32)?;
+            key("attention.value_length", shape.head_dim as u32)?;
+            key("expert_feed_forward_length", shape.feed_forward as u32)?;
+        }
         Architecture::Gemma3 => {
             key("attention.key_length", shape.head_dim as u32)?;
             key("attention.value_length", shape.head_dim as u32)?;
@@ -286,6 +309,16 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
     }
     if let Some(window) = shape.window {
         key("attention.sliding_window", window)?;
+    }
+    if let Some(experts) = shape.experts {
+        key("expert_count", experts.count as u32)?;
+        key("expert_used_count", experts.per_token as u32)?;
+    }
+    if let Some(yarn) = shape.yarn {
+        let original = "rope.scaling.original_context_length";
+        key(original, yarn.original_context)?;
+        writer.metadata(&format!("{prefix}.rope.scaling.type"), "yarn")?;
+        writer.metadata(&format!("{prefix}.rope.scaling.factor"), yarn.factor)?;
     }
     writer.metadata(&format!("{prefix}.rope.freq_base"), shape.rope_base)?;
     let eps = format!("{prefix}.attention.layer_norm_rms_epsilon");
@@ -302,7 +335,6 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::units;
 
     fn bytes(name: &str, threads: usize, seed: u64) -> Vec<u8> {
         let recipe = Recipe {
@@ -373,6 +405,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_refused_with_both_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        check_space(folder.path(), 1).unwrap();
+        let error = check_space(folder.path(), u64::MAX)
+            .unwrap_err()
+            .to_string();
+        let required = format!("required {} bytes", u64::MAX);
+        assert!(
+            error.contains(&required) && error.contains("available "),
+            "{error}"
+        );
     }
 
     #[test]

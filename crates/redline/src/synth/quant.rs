@@ -31,6 +31,10 @@ pub(super) enum Role {
         /// The layer.
         layer: usize,
     },
+    /// One projection of all experts.
+    Experts,
+    /// Another matrix of a model that has experts.
+    BesideExperts,
     /// Queries, keys and values in one.
     Fused,
     /// Any other.
@@ -66,6 +70,7 @@ impl Quant {
             Role::Head if base == Format::Q8_0 || !fits(base, cols) => Format::Q8_0,
             Role::Head => Format::Q6_K,
             Role::Sensitive { layer } if mixed && more_bits(layer, layers) => Format::Q6_K,
+            Role::BesideExperts if base == Format::MXFP4 => Format::Q8_0,
             Role::Fused if self == Self::Q4KM => Format::Q5_K,
             Role::Fused if self == Self::Q5KM => Format::Q6_K,
             _ => base,

@@ -13,6 +13,8 @@ pub(super) enum Architecture {
     Gemma3,
     /// Phi-3: query, key and value rows in one tensor, gate and up rows in another.
     Phi3,
+    /// gpt-oss: experts, sinks, biases, YaRN.
+    GptOss,
 }
 
 impl Architecture {
@@ -23,6 +25,7 @@ impl Architecture {
             Self::Qwen2 => "qwen2",
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
+            Self::GptOss => "gpt-oss",
         }
     }
 }
@@ -42,6 +45,8 @@ pub(super) enum Tokenizer {
     Qwen2,
     /// Byte-level BPE of SmolLM.
     SmolLm,
+    /// Byte-level BPE of gpt-oss.
+    GptOss,
 }
 
 /// Llama 3's stretching of the slow rotations.
@@ -51,6 +56,20 @@ pub(super) struct RopeScaling {
     pub(super) low_frequency_factor: f64,
     pub(super) high_frequency_factor: f64,
     pub(super) original_context: f64,
+}
+
+/// YaRN's stretching of the slow rotations.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Yarn {
+    pub(super) factor: f32,
+    pub(super) original_context: u32,
+}
+
+/// Networks of which each token takes a few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Experts {
+    pub(super) count: usize,
+    pub(super) per_token: usize,
 }
 
 /// Everything that decides tensors, their sizes, and metadata.
@@ -72,6 +91,8 @@ pub(crate) struct Shape {
     pub(super) norm_eps: f32,
     pub(super) rope_base: f32,
     pub(super) rope_scaling: Option<RopeScaling>,
+    pub(super) yarn: Option<Yarn>,
+    pub(super) experts: Option<Experts>,
     /// Positions that local layers see.
     pub(super) window: Option<u32>,
     /// The embedding is the head too.
@@ -95,6 +116,8 @@ const LLAMA: Shape = Shape {
     norm_eps: 1e-5,
     rope_base: 10_000.0,
     rope_scaling: None,
+    yarn: None,
+    experts: None,
     window: None,
     tied: false,
     tokenizer: Tokenizer::Llama2,
@@ -137,8 +160,24 @@ const GEMMA: Shape = Shape {
     ..LLAMA
 };
 
+/// What gpt-oss's sizes share.
+const GPT_OSS: Shape = Shape {
+    architecture: Architecture::GptOss,
+    head_dim: 64,
+    vocab: 201_088,
+    context: 131_072,
+    rope_base: 150_000.0,
+    yarn: Some(Yarn {
+        factor: 32.0,
+        original_context: 4096,
+    }),
+    window: Some(128),
+    tokenizer: Tokenizer::GptOss,
+    ..LLAMA
+};
+
 /// Every shape.
-pub(crate) const ALL: [Shape; 13] = [
+pub(crate) const ALL: [Shape; 15] = [
     Shape {
         name: "qwen2.5-0.5b",
         about: "Qwen/Qwen2.5-0.5B-Instruct",
@@ -252,6 +291,20 @@ pub(crate) const ALL: [Shape; 13] = [
         ..GEMMA
     },
     Shape {
+        name: "gpt-oss-20b",
+        about: "openai/gpt-oss-20b",
+        layers: 24,
+        hidden: 2880,
+        feed_forward: 2880,
+        heads: 64,
+        kv_heads: 8,
+        experts: Some(Experts {
+            count: 32,
+            per_token: 4,
+        }),
+        ..GPT_OSS
+    },
+    Shape {
         name: "tiny-llama",
         about: "a model of nobody: rows of whole K blocks, an output matrix of its own",
         layers: 2,
@@ -304,6 +357,28 @@ pub(crate) const ALL: [Shape; 13] = [
         context: 512,
         window: Some(48),
         ..PHI
+    },
+    Shape {
+        name: "tiny-gpt-oss",
+        about: "a model of nobody: two of five experts, a window of 16 in every other layer",
+        layers: 3,
+        hidden: 128,
+        feed_forward: 160,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 32,
+        vocab: 512,
+        context: 512,
+        yarn: Some(Yarn {
+            factor: 8.0,
+            original_context: 64,
+        }),
+        window: Some(16),
+        experts: Some(Experts {
+            count: 5,
+            per_token: 2,
+        }),
+        ..GPT_OSS
     },
 ];
 

@@ -25,6 +25,11 @@ impl Tensor {
         self.rows() * self.format.row_bytes(self.dims[0])
     }
 
+    /// Weights of all rows.
+    pub(super) fn weights(&self) -> usize {
+        self.dims.iter().product()
+    }
+
     fn rows(&self) -> usize {
         self.dims[1..].iter().product()
     }
@@ -55,6 +60,8 @@ pub(super) fn list(shape: &Shape, quant: Quant) -> Vec<Tensor> {
     };
     let head = if shape.tied {
         Role::Head
+    } else if shape.experts.is_some() {
+        Role::BesideExperts
     } else {
         Role::Embedding
     };
@@ -93,6 +100,10 @@ impl List<'_> {
         let sensitive = Role::Sensitive { layer };
         let name = |part: &str| format!("blk.{layer}.{part}");
 
+        if architecture == Architecture::GptOss {
+            self.gpt_oss_layer(name);
+            return;
+        }
         self.norm(&name("attn_norm"), hidden);
         self.matrix(&name("ffn_down"), feed_forward, hidden, sensitive);
         if architecture == Architecture::Phi3 {
@@ -122,15 +133,66 @@ impl List<'_> {
         self.projection(&name("attn_v"), keys, sensitive);
     }
 
+    fn gpt_oss_layer(&mut self, name: impl Fn(&str) -> String) {
+        let Shape {
+            hidden,
+            feed_forward,
+            head_dim,
+            heads,
+            kv_heads,
+            experts,
+            ..
+        } = *self.shape;
+        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+        let experts = experts.map_or(0, |experts| experts.count);
+        self.norm(&name("attn_norm"), hidden);
+        for (part, cols, rows) in [
+            ("ffn_down_exps", feed_forward, hidden),
+            ("ffn_gate_exps", hidden, feed_forward),
+            ("ffn_up_exps", hidden, feed_forward),
+        ] {
+            self.matrix(&name(part), cols, rows * experts, Role::Experts);
+            if let Some(stacked) = self.tensors.last_mut() {
+                stacked.dims = vec![cols, rows, experts];
+            }
+            self.bias(&name(part), vec![rows, experts]);
+        }
+        // Stored as they are, whatever the file's type.
+        let rms = (hidden as f64).sqrt().recip();
+        let router = Content::Matrix { rms };
+        self.push(
+            &name("ffn_gate_inp.weight"),
+            vec![hidden, experts],
+            Format::F32,
+            router,
+        );
+        self.bias(&name("ffn_gate_inp"), vec![experts]);
+        self.norm(&name("post_attention_norm"), hidden);
+        self.push(
+            &name("attn_sinks.weight"),
+            vec![heads],
+            Format::F32,
+            Content::Bias,
+        );
+        for (part, cols, rows) in [
+            ("attn_k", hidden, keys),
+            ("attn_output", queries, hidden),
+            ("attn_q", hidden, queries),
+            ("attn_v", hidden, keys),
+        ] {
+            self.matrix(&name(part), cols, rows, Role::BesideExperts);
+            self.bias(&name(part), vec![rows]);
+        }
+    }
+
+    fn bias(&mut self, name: &str, dims: Vec<usize>) {
+        self.push(&format!("{name}.bias"), dims, Format::F32, Content::Bias);
+    }
+
     /// Of the normalised input, with a bias where the architecture has it.
     fn projection(&mut self, name: &str, rows: usize, role: Role) {
         if self.shape.architecture == Architecture::Qwen2 {
-            self.push(
-                &format!("{name}.bias"),
-                vec![rows],
-                Format::F32,
-                Content::Bias,
-            );
+            self.bias(name, vec![rows]);
         }
         self.matrix(name, self.shape.hidden, rows, role);
     }
@@ -207,6 +269,7 @@ mod tests {
             ("phi-3-mini-4k", 195, 3_821_079_552),
             ("gemma3-270m", 236, 268_098_176),
             ("gemma3-1b", 340, 999_885_952),
+            ("gpt-oss-20b", 459, 20_914_757_184),
         ] {
             let tensors = list(shapes::find(name).unwrap(), Quant::Q4KM);
             assert_eq!(tensors.len(), count, "{name}");
@@ -260,6 +323,28 @@ mod tests {
         // The published file has 2,393,231,072 bytes, its metadata and vocabulary among them.
         let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
         assert_eq!(bytes, 2_392_493_568);
+    }
+
+    #[test]
+    fn gpt_oss_has_the_published_formats_and_size() {
+        let quant = Quant::Mostly(Format::MXFP4);
+        let tensors = list(shapes::find("gpt-oss-20b").unwrap(), quant);
+        let count = |format| tensors.iter().filter(|t| t.format == format).count();
+        assert_eq!(
+            [Format::F32, Format::Q8_0, Format::MXFP4].map(count),
+            [289, 98, 72]
+        );
+        let experts = tensors
+            .iter()
+            .find(|t| t.name == "blk.23.ffn_gate_exps.weight");
+        let experts = experts.unwrap();
+        assert_eq!(
+            (&*experts.dims, experts.format),
+            (&[2880, 2880, 32][..], Format::MXFP4)
+        );
+        // 11.27 GiB, as readers of the published file say.
+        let bytes: usize = tensors.iter().map(Tensor::byte_count).sum();
+        assert_eq!(bytes, 12_096_558_336);
     }
 
     /// Bytes that the performance notes of llama.cpp's own quantisations of it speak of.

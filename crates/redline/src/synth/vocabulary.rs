@@ -55,6 +55,20 @@ const PHI3_SPECIALS: &[(u32, &str)] = &[
     (32_010, "<|user|>"),
 ];
 
+/// gpt-oss's control tokens, those of its harmony conversations.
+const GPT_OSS_SPECIALS: &[(u32, &str)] = &[
+    (199_998, "<|startoftext|>"),
+    (199_999, "<|endoftext|>"),
+    (200_002, "<|return|>"),
+    (200_003, "<|constrain|>"),
+    (200_005, "<|channel|>"),
+    (200_006, "<|start|>"),
+    (200_007, "<|end|>"),
+    (200_008, "<|message|>"),
+    (200_012, "<|call|>"),
+    (200_018, "<|endofprompt|>"),
+];
+
 impl Tokenizer {
     const fn kind(self) -> Kind {
         match self {
@@ -76,19 +90,15 @@ impl Tokenizer {
                 ..Self::Llama2.kind()
             },
             Self::Gemma => Kind {
-                pre: "default",
-                sentence_piece: true,
                 specials: &[(0, "<pad>"), (1, "<eos>"), (2, "<bos>"), (3, "<unk>")],
                 bos: "<bos>",
                 eos: "<eos>",
-                unknown: Some("<unk>"),
                 padding: Some("<pad>"),
-                add_bos: true,
                 add_space_prefix: Some(false),
+                ..Self::Llama2.kind()
             },
             Self::Llama3 => Kind {
                 pre: "llama-bpe",
-                sentence_piece: false,
                 specials: &[
                     (128_000, "<|begin_of_text|>"),
                     (128_001, "<|end_of_text|>"),
@@ -96,10 +106,9 @@ impl Tokenizer {
                 ],
                 bos: "<|begin_of_text|>",
                 eos: "<|eot_id|>",
-                unknown: None,
                 padding: None,
                 add_bos: true,
-                add_space_prefix: None,
+                ..Self::Qwen2.kind()
             },
             Self::Qwen2 => Kind {
                 pre: "qwen2",
@@ -112,16 +121,22 @@ impl Tokenizer {
                 add_bos: false,
                 add_space_prefix: None,
             },
+            Self::GptOss => Kind {
+                pre: "gpt-4o",
+                specials: GPT_OSS_SPECIALS,
+                bos: "<|startoftext|>",
+                eos: "<|return|>",
+                ..Self::Qwen2.kind()
+            },
             Self::SmolLm => Kind {
                 pre: "smollm",
-                sentence_piece: false,
                 specials: &[(0, "<|endoftext|>"), (1, "<|im_start|>"), (2, "<|im_end|>")],
                 bos: "<|im_start|>",
                 eos: "<|im_end|>",
                 unknown: Some("<|endoftext|>"),
                 padding: Some("<|im_end|>"),
-                add_bos: false,
                 add_space_prefix: Some(false),
+                ..Self::Qwen2.kind()
             },
         }
     }
