@@ -6,22 +6,10 @@
 
 mod support;
 
-use std::path::Path;
-
-use redline_tokenizer::{EncodeOptions, JsonFiles, TokenId, Tokenizer};
+use redline_tokenizer::{EncodeOptions, Tokenizer};
 use serde::Deserialize;
 
-use support::upstream::{Conventions, convert};
-use support::{PARSED, PLAIN, numbers, tokenizer};
-
-const FAMILIES: &str = include_str!("data/families.json");
-
-#[derive(Deserialize)]
-struct Family {
-    family: String,
-    vocabulary: String,
-    metadata: Option<Conventions>,
-}
+use support::{PARSED, PLAIN, fnv1a, numbers, tokenizer, upstream};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -52,36 +40,11 @@ struct Long {
 
 #[track_caller]
 fn check(family: &str, golden: &str) {
-    let families: Vec<Family> = serde_json::from_str(FAMILIES).unwrap();
-    let known = families
-        .into_iter()
-        .find(|known| known.family == family)
-        .unwrap();
-    let Some(path) = redline_testkit::cached(&known.vocabulary) else {
-        return;
-    };
-    let file = match &known.metadata {
-        Some(conventions) => convert(&path, conventions),
-        None => std::fs::read(&path).unwrap(),
-    };
-    check_vectors(&tokenizer(&file).unwrap(), golden, |vector| {
-        // CodeLlama's infilling tokens are text that merges make in a GGUF file, and not looked for.
-        family != "codellama" || !vector.text.contains("▁<")
-    });
-    if known.vocabulary.ends_with(".json") {
-        check_vectors(&from_json(&path), golden, |_| true);
+    for (form, tokenizer) in upstream::tokenizers(family) {
+        check_vectors(&tokenizer, golden, |vector| {
+            upstream::is_exact(family, form, &vector.text)
+        });
     }
-}
-
-/// The tokenizer that the definition itself describes.
-fn from_json(path: &Path) -> Tokenizer {
-    let tokenizer = Tokenizer::from_json(&JsonFiles {
-        tokenizer: &std::fs::read(path).unwrap(),
-        ..JsonFiles::default()
-    });
-    let tokenizer = tokenizer.unwrap();
-    assert_eq!(tokenizer.kind(), "hf-json");
-    tokenizer
 }
 
 fn check_vectors(tokenizer: &Tokenizer, golden: &str, applies: impl Fn(&Vector) -> bool) {
@@ -124,14 +87,6 @@ fn check_vectors(tokenizer: &Tokenizer, golden: &str, applies: impl Fn(&Vector) 
             long.times
         );
     }
-}
-
-fn fnv1a(ids: &[TokenId]) -> String {
-    let bytes = ids.iter().flat_map(|id| id.0.to_le_bytes());
-    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
-    format!("{hash:016x}")
 }
 
 #[test]

@@ -112,7 +112,9 @@ def smollm_definition(path):
     field = lambda name: fields[f"tokenizer.ggml.{name}"].contents()
     pieces, kinds = field("tokens"), field("token_type")
     merges = [tuple(merge.split(" ")) for merge in field("merges")]
-    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
+    # Some bytes have no token: they are the unknown one, as the file names it.
+    unknown = pieces[field("unknown_token_id")]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -204,4 +206,5 @@ def main():
                 compare_with_llama_cpp(gguf, cache / gguf, vectors)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -84,3 +84,12 @@ pub(crate) fn ids(numbers: &[u32]) -> Vec<TokenId> {
 pub(crate) fn numbers(ids: &[TokenId]) -> Vec<u32> {
     ids.iter().map(|id| id.0).collect()
 }
+
+/// 64 bits of FNV-1a over the ids as little-endian `u32`.
+pub(crate) fn fnv1a(ids: &[TokenId]) -> String {
+    let bytes = ids.iter().flat_map(|id| id.0.to_le_bytes());
+    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    format!("{hash:016x}")
+}

@@ -4,23 +4,71 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use redline_tokenizer::{JsonFiles, Tokenizer};
 use serde::Deserialize;
 
-use super::{BYTE, CONTROL, File, NORMAL, Piece, UNKNOWN, UNUSED, USER_DEFINED};
+use super::{BYTE, CONTROL, File, NORMAL, Piece, UNKNOWN, UNUSED, USER_DEFINED, tokenizer};
+
+const FAMILIES: &str = include_str!("../data/families.json");
+
+#[derive(Deserialize)]
+struct Family {
+    family: String,
+    vocabulary: String,
+    metadata: Option<Conventions>,
+}
+
+/// The form of a tokenizer that came from a GGUF file.
+pub(crate) const GGUF: &str = "GGUF";
+
+/// The names of all families.
+pub(crate) fn families() -> Vec<String> {
+    let families: Vec<Family> = serde_json::from_str(FAMILIES).unwrap();
+    families.into_iter().map(|family| family.family).collect()
+}
+
+/// A family's tokenizers: from a GGUF file, and from its `tokenizer.json` if it has one. None, after
+/// reporting the test as skipped, if the vocabulary is not there.
+#[track_caller]
+pub(crate) fn tokenizers(family: &str) -> Vec<(&'static str, Tokenizer)> {
+    let families: Vec<Family> = serde_json::from_str(FAMILIES).unwrap();
+    let known = families.into_iter().find(|known| known.family == family);
+    let known = known.unwrap();
+    let Some(path) = redline_testkit::cached(&known.vocabulary) else {
+        return Vec::new();
+    };
+    let bytes = std::fs::read(&path).unwrap();
+    let Some(conventions) = &known.metadata else {
+        return vec![(GGUF, tokenizer(&bytes).unwrap())];
+    };
+    let files = JsonFiles {
+        tokenizer: &bytes,
+        ..JsonFiles::default()
+    };
+    let converted = tokenizer(&convert(&path, conventions)).unwrap();
+    let own = Tokenizer::from_json(&files).unwrap();
+    vec![(GGUF, converted), ("JSON", own)]
+}
+
+/// Whether the form of a family gives upstream's ids for a text. CodeLlama's infilling tokens are text
+/// that merges make in a GGUF file, and not looked for.
+pub(crate) fn is_exact(family: &str, form: &str, text: &str) -> bool {
+    family != "codellama" || form != GGUF || !text.contains("▁<")
+}
 
 /// What a family's GGUF says beside its pieces, with tokens named by their text.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Conventions {
-    pub(crate) model: String,
-    pub(crate) pre: Option<String>,
-    pub(crate) bos: Option<String>,
-    pub(crate) eos: Option<String>,
-    pub(crate) unknown: Option<String>,
-    pub(crate) separator: Option<String>,
-    pub(crate) add_bos: Option<bool>,
-    pub(crate) add_space_prefix: Option<bool>,
+struct Conventions {
+    model: String,
+    pre: Option<String>,
+    bos: Option<String>,
+    eos: Option<String>,
+    unknown: Option<String>,
+    separator: Option<String>,
+    add_bos: Option<bool>,
+    add_space_prefix: Option<bool>,
     /// The added tokens that are control tokens, if not all special ones are.
-    pub(crate) controls: Option<Vec<String>>,
+    controls: Option<Vec<String>>,
 }
 
 impl Conventions {
@@ -74,7 +122,7 @@ impl Merge {
 }
 
 /// The GGUF file for the `tokenizer.json` at `path`.
-pub(crate) fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
+fn convert(path: &Path, conventions: &Conventions) -> Vec<u8> {
     let definition: Definition = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let pieces = pieces(&definition, conventions, &conventions.model);
     let id = |text: &Option<String>| {
