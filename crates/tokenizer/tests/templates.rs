@@ -48,7 +48,9 @@ fn templates_render_as_upstream() {
                 .iter()
                 .map(|said| message(&said.role, &said.content))
                 .collect();
-            let found = template.render(&messages, case.add_generation_prompt);
+            // The time that the templates were told.
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+            let found = template.render_at(&messages, case.add_generation_prompt, now);
             let agrees = match (&found, &case.output, &case.error) {
                 (Ok(found), Some(output), _) => found == output,
                 // Whose words an error has is Jinja's business, but not those of raise_exception.

@@ -3,10 +3,11 @@
 
     make_templates.py CACHE
 
-CACHE is the folder that `cargo xtask fetch` fills. The models' own templates come from there; the
-small ones below exercise one thing each that templates of models use.
+CACHE is the folder that `cargo xtask fetch` fills. The models' own templates come from there, those that
+no package carries from templates/ beside this file, as their publishers have them; the small ones below exercise one thing each that templates of models use.
 """
 
+import datetime
 import json
 import pathlib
 import sys
@@ -16,6 +17,7 @@ import transformers
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 HERE = pathlib.Path(__file__).parent
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
 
 USER = {"role": "user", "content": "Hello, who are you?"}
 SYSTEM = {"role": "system", "content": "You are brief."}
@@ -93,8 +95,26 @@ def models(cache):
         for file in each["files"]:
             if file["to"].endswith(".config.json"):
                 config = json.loads((cache / "tokenizers" / file["to"]).read_text())
+                if "chat_template" not in config:
+                    continue
                 source = f"{each['npm']} {file['from']}"
                 yield each["name"], config["chat_template"], config["bos_token"], config["eos_token"], source
+
+
+# Published with the model: file, BOS, EOS, model.
+PUBLISHED = [
+    ("llama2", "<s>", "</s>", "meta-llama/Llama-2-7b-chat-hf"),
+    ("llama3.2", "<|begin_of_text|>", "<|eot_id|>", "meta-llama/Llama-3.2-3B-Instruct"),
+    ("mistral", "<s>", "</s>", "mistralai/Mistral-7B-Instruct-v0.1"),
+    ("phi3", "<s>", "<|endoftext|>", "microsoft/Phi-3.5-mini-instruct"),
+    ("gemma2", "<bos>", "<eos>", "google/gemma-2-2b-it"),
+    ("gpt-oss", "<|startoftext|>", "<|return|>", "openai/gpt-oss-120b"),
+]
+
+
+def published():
+    for name, bos, eos, source in PUBLISHED:
+        yield name, (HERE / "templates" / f"{name}.jinja").read_text(), bos, eos, source
 
 
 def case(template, conversation, add_generation_prompt, tokens):
@@ -105,6 +125,7 @@ def case(template, conversation, add_generation_prompt, tokens):
             tools=None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
+            strftime_now=NOW.strftime,
             **tokens,
         )
     except jinja2.exceptions.TemplateError as error:
@@ -114,7 +135,7 @@ def case(template, conversation, add_generation_prompt, tokens):
 
 def main():
     cache = pathlib.Path(sys.argv[1])
-    named = list(models(cache)) + [("chatml", CHATML, None, None, "make_templates.py")]
+    named = list(models(cache)) + list(published()) + [("chatml", CHATML, None, None, "make_templates.py")]
     named += [(name, text, "<s>", "</s>", "make_templates.py") for name, text in SMALL.items()]
     result = []
     for name, template, bos, eos, source in named:
