@@ -222,8 +222,15 @@ impl StreamDecoder {
 
     /// The text for bytes held back at the end: U+FFFD, or nothing.
     #[must_use]
-    pub fn finish(self) -> String {
-        String::from_utf8_lossy(&self.pending).into_owned()
+    pub fn finish(mut self) -> String {
+        self.flush()
+    }
+
+    /// The same where a text ends and another begins.
+    pub(crate) fn flush(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.pending).into_owned();
+        self.pending.clear();
+        text
     }
 }
 

@@ -152,3 +152,19 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted
 }
+
+/// A message that may quote a file: without control characters, and at most 300 characters of it.
+pub(crate) fn shorten(message: &str) -> String {
+    const LIMIT: usize = 300;
+    let mut short = String::new();
+    for character in message.chars().take(LIMIT) {
+        match character.is_control() {
+            true => short.extend(character.escape_default()),
+            false => short.push(character),
+        }
+    }
+    if message.chars().nth(LIMIT).is_some() {
+        short.push('…');
+    }
+    short
+}

@@ -3,6 +3,7 @@
 use redline_gguf::{Metadata, TokenId};
 
 use crate::added::Strips;
+use crate::answer::Markers;
 use crate::byte_level::ByteLevel;
 use crate::decode::Spelling;
 use crate::end_of_generation;
@@ -52,6 +53,7 @@ fn byte_level<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
     };
     let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
     let ends = ends(metadata, &mut vocabulary, &special)?;
+    let markers = Markers::find(|piece| vocabulary.id(piece));
     let pairs = metadata.require_str_array(MERGES)?.map(merges::split);
     let merges = merges::resolve(&vocabulary, pairs)?;
     let encoder = ByteLevel::new(&mut vocabulary, &preset, &merges, special.unknown)?;
@@ -62,6 +64,7 @@ fn byte_level<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
         spelling: Spelling::ByteLevel,
         strips: Strips::default(),
         special,
+        markers,
         ends,
         template: metadata.str(CHAT_TEMPLATE)?,
     })
@@ -79,6 +82,7 @@ fn sentence_piece<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
     };
     let special = SpecialTokens::read(metadata, vocabulary.len(), defaults)?;
     let ends = ends(metadata, &mut vocabulary, &special)?;
+    let markers = Markers::find(|piece| vocabulary.id(piece));
     let scores = read_scores(metadata, &vocabulary)?;
     let strips = Strips::of_phi_3(&vocabulary);
     let prefix = match metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true) {
@@ -97,6 +101,7 @@ fn sentence_piece<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
         },
         strips,
         special,
+        markers,
         ends,
         template: metadata.str(CHAT_TEMPLATE)?,
     })
@@ -106,6 +111,7 @@ fn word_piece<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
     let mut vocabulary = Vocabulary::read(metadata)?;
     let (special, unknown) = SpecialTokens::read_bert(metadata, &vocabulary)?;
     let ends = ends(metadata, &mut vocabulary, &special)?;
+    let markers = Markers::find(|piece| vocabulary.id(piece));
     let encoder = WordPiece::from_gguf(metadata, &mut vocabulary, unknown)?;
     Ok(Parts {
         kind: "gguf-wpm",
@@ -114,6 +120,7 @@ fn word_piece<'a>(metadata: &Metadata<'a>) -> Result<Parts<'a>, Error> {
         spelling: Spelling::WordPiece { cleanup: true },
         strips: Strips::default(),
         special,
+        markers,
         ends,
         template: metadata.str(CHAT_TEMPLATE)?,
     })

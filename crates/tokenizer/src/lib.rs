@@ -18,6 +18,7 @@
 
 mod added;
 mod alphabet;
+mod answer;
 mod byte_level;
 mod decode;
 mod end_of_generation;
@@ -35,6 +36,7 @@ mod word_piece;
 use std::fmt;
 use std::sync::Arc;
 
+pub use answer::{AnswerStream, Channel, Fragment};
 pub use decode::StreamDecoder;
 pub use error::Error;
 pub use json::JsonFiles;
@@ -42,6 +44,7 @@ pub use redline_gguf::TokenId;
 pub use template::{ChatTemplate, Message};
 
 use added::{AddedTokens, Part, Strips};
+use answer::Markers;
 use byte_level::ByteLevel;
 use decode::{Pieces, Spelling};
 use sentence_piece::SentencePiece;
@@ -65,6 +68,7 @@ pub struct Tokenizer {
     added: AddedTokens,
     pieces: Arc<Pieces>,
     special: SpecialTokens,
+    markers: Markers,
     ends: Vec<TokenId>, // ascending
     template: Option<ChatTemplate>,
 }
@@ -94,6 +98,7 @@ struct Parts<'a> {
     spelling: Spelling,
     strips: Strips,
     special: SpecialTokens,
+    markers: Markers,
     ends: Vec<TokenId>, // ascending
     template: Option<&'a str>,
 }
@@ -115,6 +120,7 @@ impl Tokenizer {
             added: AddedTokens::new(&vocabulary, parts.spelling, parts.strips)?,
             pieces: Arc::new(Pieces::new(&vocabulary, parts.spelling)),
             special,
+            markers: parts.markers,
             ends: parts.ends,
             template,
         })
@@ -160,6 +166,12 @@ impl Tokenizer {
     #[must_use]
     pub fn stream_decoder(&self) -> StreamDecoder {
         StreamDecoder::new(&self.pieces)
+    }
+
+    /// Splits what a model says after `prompt` into reasoning, answer and calls of tools as it comes.
+    #[must_use]
+    pub fn answer_stream(&self, prompt: &[TokenId]) -> AnswerStream {
+        AnswerStream::new(self.stream_decoder(), self.markers.clone(), prompt)
     }
 
     /// The token's text for people: bytes that are not UTF-8 on their own as `<0xE2>`.

@@ -425,6 +425,24 @@ fn a_cut_or_changed_file_is_an_error_or_a_tokenizer() {
 }
 
 #[test]
+fn quoted_text_is_escaped_and_cut() {
+    let long = json!({"type": format!("\u{1b}[31m{}", "x".repeat(50_000))});
+    for component in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+        let pointer = format!("/{component}");
+        let parts = [component, "\\u{1b}[31mx", "…"];
+        refused(byte_level(), &pointer, long.clone(), &parts);
+    }
+    let long = json!("x".repeat(50_000));
+    refused(
+        byte_level(),
+        "/model/vocab/zz",
+        long.clone(),
+        &["invalid type", "…"],
+    );
+    refused(byte_level(), "/model/type", long, &["model", "…"]);
+}
+
+#[test]
 fn depth_is_limited() {
     for (depth, part) in [(100, "recursion limit"), (10_000, "expected at most 65536")] {
         let sequences = r#"{"type": "Sequence", "normalizers": ["#.repeat(depth);

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::model::Model;
-use super::{TOKENIZER, unknown};
+use super::{TOKENIZER, problem, unknown};
 use crate::error::Error;
 
 /// Most bytes of one component beside the model. Real ones have some hundreds.
@@ -196,10 +196,7 @@ fn steps<'a, T: Deserialize<'a>>(
     let mut steps = Vec::new();
     if let Some(raw) = raw {
         let text = raw.get();
-        let problem = |problem: String| Error::Json {
-            file: TOKENIZER,
-            problem: format!("{name}: {problem}"),
-        };
+        let problem = |what: String| problem(TOKENIZER, &format!("{name}: {what}"));
         if text.len() > MAX_COMPONENT_BYTES {
             let (found, limit) = (text.len(), MAX_COMPONENT_BYTES);
             return Err(problem(format!("{found} bytes: expected at most {limit}")));

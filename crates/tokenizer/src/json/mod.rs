@@ -20,8 +20,9 @@ use redline_gguf::TokenId;
 use serde::Deserialize;
 
 use crate::added::Strips;
+use crate::answer::Markers;
 use crate::end_of_generation;
-use crate::error::{Error, quote};
+use crate::error::{Error, quote, shorten};
 use crate::vocabulary::{MAX_TOKENS, SpecialTokens, TokenKind, Vocabulary, byte_of, check_size};
 use crate::{Encoder, Parts, Spelling, Tokenizer};
 use components::{Definition, Normalizer};
@@ -64,6 +65,7 @@ impl Tokenizer {
         let special = special(&definition, &roles, &vocabulary)?;
         let named = roles.ends(&vocabulary)?;
         let ends = end_of_generation::collect(named, &mut vocabulary, &special);
+        let markers = Markers::find(|piece| vocabulary.id(piece));
         let (encoder, spelling) = encoder(&definition, &mut vocabulary, &special)?;
         Self::assemble(Parts {
             kind: "hf-json",
@@ -72,6 +74,7 @@ impl Tokenizer {
             spelling,
             strips: strips(&definition),
             special,
+            markers,
             ends,
             template: files.chat_template.or(roles.chat_template.as_deref()),
         })
@@ -84,13 +87,14 @@ fn read<'a, T: Deserialize<'a>>(file: &'static str, bytes: &'a [u8]) -> Result<T
         let found = bytes.len();
         return Err(problem(
             file,
-            format!("{found} bytes: expected at most {MAX_FILE_BYTES}"),
+            &format!("{found} bytes: expected at most {MAX_FILE_BYTES}"),
         ));
     }
-    serde_json::from_slice(bytes).map_err(|error| problem(file, error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| problem(file, &error.to_string()))
 }
 
-fn problem(file: &'static str, problem: String) -> Error {
+fn problem(file: &'static str, problem: &str) -> Error {
+    let problem = shorten(problem);
     Error::Json { file, problem }
 }
 
@@ -118,7 +122,7 @@ fn pieces<'d>(
     if count > limit {
         let last = count - 1;
         let what = format!("id {last} among {found} tokens: expected ids below {limit}");
-        return Err(problem(TOKENIZER, what));
+        return Err(problem(TOKENIZER, &what));
     }
     let (mut pieces, mut kinds) = (
         vec![Cow::Borrowed(""); count],
@@ -154,7 +158,7 @@ fn place<'d>(pieces: &mut [Cow<'d, str>], id: u32, piece: Cow<'d, str>) -> Resul
     if !place.is_empty() && *place != piece {
         let (first, second) = (quote(place), quote(&piece));
         let what = format!("id {id} is {first} and {second}: expected one token for each id");
-        return Err(problem(TOKENIZER, what));
+        return Err(problem(TOKENIZER, &what));
     }
     *place = piece;
     Ok(())
