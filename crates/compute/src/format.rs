@@ -21,15 +21,19 @@ pub enum Format {
     Q4_1,
     Q5_0,
     Q5_1,
+    IQ4_NL,
     MXFP4,
+    Q2_K,
+    Q3_K,
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_XS,
 }
 
 impl Format {
     /// Every format the kernels compute with.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -38,10 +42,14 @@ impl Format {
         Self::Q4_1,
         Self::Q5_0,
         Self::Q5_1,
+        Self::IQ4_NL,
         Self::MXFP4,
+        Self::Q2_K,
+        Self::Q3_K,
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::IQ4_XS,
     ];
 
     /// Weights in one block.
@@ -49,8 +57,14 @@ impl Format {
     pub const fn block_weights(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::MXFP4 => 32,
-            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::Q8_0
+            | Self::Q4_0
+            | Self::Q4_1
+            | Self::Q5_0
+            | Self::Q5_1
+            | Self::IQ4_NL
+            | Self::MXFP4 => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
         }
     }
 
@@ -65,10 +79,14 @@ impl Format {
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
+            Self::IQ4_NL => 18,
             Self::MXFP4 => 17,
+            Self::Q2_K => 84,
+            Self::Q3_K => 110,
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
+            Self::IQ4_XS => 136,
         }
     }
 
@@ -97,10 +115,14 @@ impl Format {
             Self::Q4_1 => "Q4_1",
             Self::Q5_0 => "Q5_0",
             Self::Q5_1 => "Q5_1",
+            Self::IQ4_NL => "IQ4_NL",
             Self::MXFP4 => "MXFP4",
+            Self::Q2_K => "Q2_K",
+            Self::Q3_K => "Q3_K",
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::IQ4_XS => "IQ4_XS",
         }
     }
 }
@@ -127,7 +149,7 @@ impl FromStr for Format {
 /// A name that is no [`Format`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, MXFP4, Q4_K, Q5_K, Q6_K"
+    "unknown weight format {found:?}: expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS"
 )]
 pub struct UnknownFormat {
     found: String,

@@ -8,7 +8,7 @@ use redline_compute::quant::{dequantize, quantize};
 
 const GOLDEN: &[u8] = include_bytes!("data/quant_golden.bin");
 /// Values quantised in every format.
-const VALUES: usize = 13 * 256;
+const VALUES: usize = 14 * 256;
 /// Weights of arbitrary blocks dequantised in every format.
 const RAW: usize = 6 * 256;
 
@@ -145,10 +145,14 @@ fn the_error_of_each_format_is_what_its_bits_allow() {
         (Format::Q4_1, 21.0),
         (Format::Q5_0, 26.0),
         (Format::Q5_1, 27.5),
+        (Format::IQ4_NL, 21.0),
         (Format::MXFP4, 18.0),
+        (Format::Q2_K, 9.0),
+        (Format::Q3_K, 15.5),
         (Format::Q4_K, 21.5),
         (Format::Q5_K, 28.0),
         (Format::Q6_K, 34.0),
+        (Format::IQ4_XS, 21.0),
     ];
     let mut state = 1_u64;
     let mut uniform = || {

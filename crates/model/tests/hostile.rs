@@ -298,8 +298,9 @@ fn tensors() {
     check(
         LLAMA,
         "tensor blk.1.attn_q.weight: expected type \
-         F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, MXFP4, Q4_K, Q5_K, Q6_K, found Q2_K",
-        |m| m.tensor("blk.1.attn_q.weight").tensor_type = TensorType::Q2_K,
+         F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q2_K, Q3_K, Q4_K, \
+         Q5_K, Q6_K, IQ4_XS, found TQ2_0",
+        |m| m.tensor("blk.1.attn_q.weight").tensor_type = TensorType::TQ2_0,
     );
     check(
         LLAMA,

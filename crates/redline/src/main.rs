@@ -15,6 +15,7 @@ mod generate;
 mod input;
 mod interrupt;
 mod memory;
+mod mix;
 mod models;
 mod npy;
 mod output;

@@ -2,10 +2,10 @@
 
 use super::{Buffer, Cpu, Matrix};
 use crate::kernels::elementwise;
-use crate::kernels::matmul::{self, Next, Tile, Weights, activation_group};
+use crate::kernels::matmul::{self, Next, Tile, Weights};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::panel;
-use crate::kernels::quantized::{self, Group, QuantizedRows};
+use crate::kernels::quantized::{self, Group, QuantizedRows, activation_group};
 use crate::pool::{Columns, ColumnsPart, Pool, Rows, share};
 use crate::{Activation, Isa, MatmulJob};
 

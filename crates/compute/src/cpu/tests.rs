@@ -174,8 +174,10 @@ fn matmul_of_arbitrary_blocks_gives_the_same_bits_everywhere() {
 /// Clears an exponent bit of every half-precision scale, so that none is an infinity or a NaN.
 fn finite_scales(format: Format, bytes: &mut [u8]) {
     let at: &[usize] = match format {
-        Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => &[1],
+        Format::Q8_0 | Format::Q4_0 | Format::Q5_0 | Format::IQ4_NL | Format::IQ4_XS => &[1],
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[1, 3],
+        Format::Q2_K => &[81, 83],
+        Format::Q3_K => &[109],
         Format::Q6_K => &[209],
         Format::F32 | Format::F16 | Format::BF16 | Format::MXFP4 => &[],
     };

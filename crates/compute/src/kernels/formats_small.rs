@@ -4,7 +4,8 @@ use std::arch::x86_64::__m256i;
 use std::mem::offset_of;
 
 use crate::quant::{
-    Block, BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, SMALL_BLOCK, mxfp4,
+    Block, BlockIq4Nl, BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0,
+    SMALL_BLOCK, iq4_nl, mxfp4,
 };
 use crate::simd::{BlockLanes, IntSimd};
 
@@ -222,7 +223,7 @@ impl SmallFormat for BlockQ5_1 {
 
 /// A format whose four bits name an entry of a table.
 pub(super) trait TableFormat: SmallFormat {
-    /// The integers `+ OFFSET`.
+    /// The integers `+ OFFSET`, signed or unsigned.
     const TABLE: [u8; 16];
     /// Sixteen bytes of nibbles: all low ones, then all high ones.
     fn packed(&self) -> &[u8; SMALL_BLOCK / 2];
@@ -258,8 +259,25 @@ impl TableFormat for BlockMxfp4 {
     }
 }
 
-/// `table + offset`, unsigned.
-const fn shifted(table: [i8; 16], offset: u8) -> [u8; 16] {
+impl SmallFormat for BlockIq4Nl {
+    const OFFSET: i16 = 0;
+    const LARGEST: i32 = 127;
+    const SIGNED: bool = true;
+    header!(half);
+    named_bits!();
+}
+
+impl TableFormat for BlockIq4Nl {
+    const TABLE: [u8; 16] = shifted(iq4_nl::LEVELS, 0);
+
+    #[inline(always)]
+    fn packed(&self) -> &[u8; 16] {
+        &self.qs
+    }
+}
+
+/// `table + offset`, as bytes.
+pub(super) const fn shifted(table: [i8; 16], offset: u8) -> [u8; 16] {
     let (mut out, mut i) = ([0; 16], 0);
     while i < 16 {
         out[i] = table[i].cast_unsigned().wrapping_add(offset);

@@ -4,7 +4,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::quantized::{Group, QuantizedRow, QuantizedRows};
+#[cfg(target_arch = "x86_64")]
+use super::quantized::{Group, activation_group};
+use super::quantized::{QuantizedRow, QuantizedRows};
 #[cfg(target_arch = "x86_64")]
 use super::{
     feed_forward::Gated, panel, panel_float, panel_k::Large, panel_small::Small,
@@ -16,7 +18,8 @@ use crate::pool::ColumnsPart;
 use crate::quant::{BFloat, Block, Float, Half, blocks};
 #[cfg(target_arch = "x86_64")]
 use crate::quant::{
-    BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K,
+    BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Amx, Avx2, Avx512, BlockLanes, KLanes, Lanes, dispatch_x86};
@@ -29,20 +32,6 @@ pub(crate) const FLOAT_ROOM: usize = 1 << 14;
 
 /// Tokens a kernel takes at a time.
 const TOKENS: usize = 4;
-
-/// How a format wants its activations: quantised in groups, or as they are.
-pub(crate) const fn activation_group(format: Format) -> Option<Group> {
-    match format {
-        Format::F32 | Format::F16 | Format::BF16 => None,
-        Format::Q8_0
-        | Format::Q4_0
-        | Format::Q4_1
-        | Format::Q5_0
-        | Format::Q5_1
-        | Format::MXFP4 => Some(Group::Small),
-        Format::Q4_K | Format::Q5_K | Format::Q6_K => Some(Group::K),
-    }
-}
 
 /// Weights `[rows, cols]`, row after row.
 #[derive(Debug, Clone, Copy)]
@@ -301,6 +290,7 @@ fn by_strips(tile: Tile<'_, '_>, x: &QuantizedRows) {
         Format::Q4_1 => s.vectorize(strips::Fill::<BlockQ4_1>::new(tile, x)),
         Format::Q5_0 => s.vectorize(strips::Fill::<BlockQ5_0>::new(tile, x)),
         Format::Q5_1 => s.vectorize(strips::Fill::<BlockQ5_1>::new(tile, x)),
+        Format::IQ4_NL => s.vectorize(strips::Fill::<BlockIq4Nl>::new(tile, x)),
         Format::MXFP4 => s.vectorize(strips::Fill::<BlockMxfp4>::new(tile, x)),
         format => panic!("{format} is not taken in strips"),
     }
@@ -326,10 +316,14 @@ fn on_panels(isa: Isa, format: Format, work: impl panel::Work) {
         Format::Q4_1 => by!(32, Small<BlockQ4_1>),
         Format::Q5_0 => by!(32, Small<BlockQ5_0>),
         Format::Q5_1 => by!(32, Small<BlockQ5_1>),
+        Format::IQ4_NL => by!(32, Small<BlockIq4Nl>),
         Format::MXFP4 => by!(32, Small<BlockMxfp4>),
+        Format::Q2_K => by!(64, Large<BlockQ2K>),
+        Format::Q3_K => by!(64, Large<BlockQ3K>),
         Format::Q4_K => by!(64, Large<BlockQ4K>),
         Format::Q5_K => by!(64, Large<BlockQ5K>),
         Format::Q6_K => by!(64, Large<BlockQ6K>),
+        Format::IQ4_XS => by!(64, Large<BlockIq4Xs>),
         Format::F32 | Format::F16 | Format::BF16 => {
             panic!("{format} has no quantised activations")
         }
@@ -443,10 +437,14 @@ impl Quantized<'_, '_> {
             Format::Q4_1 => small!(BlockQ4_1),
             Format::Q5_0 => small!(BlockQ5_0),
             Format::Q5_1 => small!(BlockQ5_1),
+            Format::IQ4_NL => small!(BlockIq4Nl),
             Format::MXFP4 => small!(BlockMxfp4),
+            Format::Q2_K => large!(BlockQ2K),
+            Format::Q3_K => large!(BlockQ3K),
             Format::Q4_K => large!(BlockQ4K),
             Format::Q5_K => large!(BlockQ5K),
             Format::Q6_K => large!(BlockQ6K),
+            Format::IQ4_XS => large!(BlockIq4Xs),
             Format::F32 | Format::F16 | Format::BF16 => {
                 panic!("{} has no quantised activations", tile.weights.format)
             }

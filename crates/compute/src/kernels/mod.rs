@@ -14,6 +14,8 @@ pub(crate) mod experts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod feed_forward;
 #[cfg(target_arch = "x86_64")]
+mod formats_k;
+#[cfg(target_arch = "x86_64")]
 mod formats_small;
 pub(crate) mod kv;
 pub(crate) mod math;

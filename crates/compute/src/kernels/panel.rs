@@ -49,8 +49,8 @@ pub(super) struct Panel {
     pub(super) m: [[f32; 8]; ROWS],
     /// Integer scales of groups (K formats).
     pub(super) scales: [[i32; 16]; ROWS],
-    /// Integer minima of groups of 32 (K formats).
-    pub(super) mins: [[i16; 8]; ROWS],
+    /// Integer minima of groups (K formats).
+    pub(super) mins: [[i16; 16]; ROWS],
 }
 
 impl Panel {
@@ -59,7 +59,7 @@ impl Panel {
         d: [[0.0; 8]; ROWS],
         m: [[0.0; 8]; ROWS],
         scales: [[0; 16]; ROWS],
-        mins: [[0; 8]; ROWS],
+        mins: [[0; 16]; ROWS],
     };
 }
 

@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
+use super::formats_k::KFormat;
 use super::panel::{Chains, Panel, PanelFormat};
-use super::rows_k::KFormat;
 use super::slabs::Slab;
-use crate::quant::{BlockQ4K, BlockQ5K, BlockQ6K};
+use crate::quant::{BlockIq4Xs, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use crate::simd::{Lanes, Stored};
 
 /// A K format in panels.
@@ -21,6 +21,9 @@ pub(super) trait PanelK: KFormat {
     const MINIMUM: bool;
     /// Groups whose scaled sums add up exactly in F32, or 1 where that is not worth it.
     const EXACT: usize;
+    /// Where tiles split an integer times its scale into two signed bytes: 3 for unsigned integers up
+    /// to 15 in groups of 32 with unsigned scales, else 7.
+    const SPLIT: u32 = 7;
 }
 
 impl PanelK for BlockQ4K {
@@ -28,6 +31,7 @@ impl PanelK for BlockQ4K {
     const OFFSET: i16 = 0;
     const MINIMUM: bool = true;
     const EXACT: usize = 4;
+    const SPLIT: u32 = 3;
 }
 
 // 63 · 32 · 15 · 127 · 4 is the largest sum.
@@ -47,9 +51,30 @@ impl PanelK for BlockQ6K {
     const EXACT: usize = 1;
 }
 
+impl PanelK for BlockQ2K {
+    const LARGEST: i32 = 3;
+    const OFFSET: i16 = 0;
+    const MINIMUM: bool = true;
+    const EXACT: usize = 1;
+}
+
+impl PanelK for BlockQ3K {
+    const LARGEST: i32 = 7;
+    const OFFSET: i16 = 4;
+    const MINIMUM: bool = false;
+    const EXACT: usize = 1;
+}
+
+impl PanelK for BlockIq4Xs {
+    const LARGEST: i32 = 127;
+    const OFFSET: i16 = 0;
+    const MINIMUM: bool = false;
+    const EXACT: usize = 1;
+}
+
 impl<F: PanelK> Stored for Large<F> {
     const LARGEST: i32 = F::LARGEST;
-    const SIGNED: bool = false;
+    const SIGNED: bool = F::SIGNED;
 }
 
 impl<F: PanelK> PanelFormat for Large<F> {
@@ -60,6 +85,11 @@ impl<F: PanelK> PanelFormat for Large<F> {
         let (to, _) = panel.weights[row].as_chunks_mut::<32>();
         for (to, weights) in to.iter_mut().zip(block.weights(s)) {
             *to = s.array(weights);
+            if F::SIGNED {
+                for byte in to {
+                    *byte = byte.wrapping_add(S::SIGNED_BIAS);
+                }
+            }
         }
         let scales = s.array_i16(block.scales(s));
         for g in 0..F::GROUPS {
@@ -76,8 +106,8 @@ impl<F: PanelK> PanelFormat for Large<F> {
             // −(dmin · d_x) = (−dmin) · d_x
             panel.m[row][0] = -s.widen_one(dmin.0);
             let mins = s.array_i16(block.per_sum(s));
-            for g in 0..8 {
-                panel.mins[row][g] = mins[2 * g];
+            for g in 0..F::GROUPS {
+                panel.mins[row][g] = mins[g * 16 / F::GROUPS];
             }
         }
     }
@@ -102,9 +132,14 @@ impl<F: PanelK> PanelFormat for Large<F> {
                 let mut acc = s.fma(scale, products[r][v], s.load(chain));
                 if F::MINIMUM {
                     let mut minima = s.i32_zero();
-                    for g in 0..4 {
+                    let sums = if F::GROUPS == 8 {
+                        x[v].wide_sums
+                    } else {
+                        x[v].sums
+                    };
+                    for g in 0..F::GROUPS / 2 {
                         let pair = mins[r].as_chunks::<2>().0[g];
-                        minima = s.dot2(minima, &x[v].wide_sums[g], pair);
+                        minima = s.dot2(minima, &sums[g], pair);
                     }
                     let scale = s.mul(s.splat(m[r][0]), d_x);
                     acc = s.fma(scale, s.i32_to_f32(minima), acc);
@@ -184,10 +219,19 @@ fn group<F: PanelK, S: Lanes, const R: usize, const V: usize>(
             let mut q = [&x[0].q.as_chunks::<$quads>().0[g]; V];
             for v in 0..V {
                 q[v] = &x[v].q.as_chunks::<$quads>().0[g];
-                if F::OFFSET != 0 {
-                    // A group of 16 has one of the two sums.
-                    let offset = [[-F::OFFSET, 0], [0, -F::OFFSET]][g % 2];
-                    start[v] = s.dot2(start[v], &x[v].sums[g / 2], offset);
+                let offset = if F::SIGNED {
+                    i16::from(S::SIGNED_BIAS)
+                } else {
+                    F::OFFSET
+                };
+                if offset != 0 {
+                    // A group of 32 has both sums, one of 16 one of the two.
+                    let (sums, offset) = if F::GROUPS == 8 {
+                        (g, [-offset; 2])
+                    } else {
+                        (g / 2, [[-offset, 0], [0, -offset]][g % 2])
+                    };
+                    start[v] = s.dot2(start[v], &x[v].sums[sums], offset);
                 }
             }
             let mut weights = [&rows[0].as_chunks::<4>().0.as_chunks::<$quads>().0[g]; R];
@@ -197,6 +241,5 @@ fn group<F: PanelK, S: Lanes, const R: usize, const V: usize>(
             s.dots::<Large<F>, $quads, R, V>(start, weights, q)
         }};
     }
-    const { assert!(F::OFFSET == 0 || F::GROUPS == 16) };
     if F::GROUPS == 8 { dots!(8) } else { dots!(4) }
 }

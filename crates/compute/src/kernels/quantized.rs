@@ -7,6 +7,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::slabs::{self, Slabs};
+use crate::Format;
 use crate::memory::grow;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
@@ -34,6 +35,26 @@ impl Group {
             Self::K => (cols / 64, 0),
             Self::Small => (0, cols / 32),
         }
+    }
+}
+
+/// How a format wants its activations: quantised in groups, or as they are.
+pub(crate) const fn activation_group(format: Format) -> Option<Group> {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => None,
+        Format::Q8_0
+        | Format::Q4_0
+        | Format::Q4_1
+        | Format::Q5_0
+        | Format::Q5_1
+        | Format::IQ4_NL
+        | Format::MXFP4 => Some(Group::Small),
+        Format::Q2_K
+        | Format::Q3_K
+        | Format::Q4_K
+        | Format::Q5_K
+        | Format::Q6_K
+        | Format::IQ4_XS => Some(Group::K),
     }
 }
 

@@ -7,8 +7,8 @@
 use super::quantized::QuantizedRow;
 use crate::Format;
 use crate::quant::{
-    BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K,
-    BlockQ8_0, blocks,
+    BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K,
+    BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, blocks,
 };
 
 /// `Σ row · x` of one quantised weight row and one quantised activation row.
@@ -21,12 +21,24 @@ pub(crate) fn dot(format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
         Format::Q8_0 => small(blocks::<BlockQ8_0>(row), x, |b| (b.qs, b.d.to_f32())),
         Format::Q4_0 => small(blocks::<BlockQ4_0>(row), x, |b| (b.unpack(), b.d.to_f32())),
         Format::Q5_0 => small(blocks::<BlockQ5_0>(row), x, |b| (b.unpack(), b.d.to_f32())),
+        Format::IQ4_NL => small(blocks::<BlockIq4Nl>(row), x, |b| (b.unpack(), b.d.to_f32())),
         Format::MXFP4 => small(blocks::<BlockMxfp4>(row), x, |b| (b.unpack(), b.e.half())),
         Format::Q4_1 => small_with_minimum(blocks::<BlockQ4_1>(row), x, |b| {
             (b.unpack(), b.d.to_f32(), b.m.to_f32())
         }),
         Format::Q5_1 => small_with_minimum(blocks::<BlockQ5_1>(row), x, |b| {
             (b.unpack(), b.d.to_f32(), b.m.to_f32())
+        }),
+        Format::Q2_K => affine(blocks::<BlockQ2K>(row), x, |b| {
+            (
+                b.unpack(),
+                b.scales_and_mins(),
+                b.d.to_f32(),
+                b.dmin.to_f32(),
+            )
+        }),
+        Format::Q3_K => scaled(blocks::<BlockQ3K>(row), x, |b| {
+            (b.unpack(), b.scales(), b.d.to_f32())
         }),
         Format::Q4_K => affine(blocks::<BlockQ4K>(row), x, |b| {
             (
@@ -44,7 +56,12 @@ pub(crate) fn dot(format: Format, row: &[u8], x: QuantizedRow<'_>) -> f32 {
                 b.dmin.to_f32(),
             )
         }),
-        Format::Q6_K => q6_k(blocks::<BlockQ6K>(row), x),
+        Format::Q6_K => scaled(blocks::<BlockQ6K>(row), x, |b| {
+            (b.unpack(), b.scales, b.d.to_f32())
+        }),
+        Format::IQ4_XS => scaled(blocks::<BlockIq4Xs>(row), x, |b| {
+            (b.unpack(), b.scales(), b.d.to_f32())
+        }),
         Format::F32 | Format::F16 | Format::BF16 => panic!("{format} is not a quant format"),
     }
 }
@@ -85,18 +102,21 @@ fn small_with_minimum<B>(
     acc
 }
 
-/// `S = Σ sc · Σ q·x` and `M = Σ m · Σ x` per block of 256 in groups of 32, then
+/// `S = Σ sc · Σ q·x` and `M = Σ m · Σ x` per block of 256 in groups, then
 /// `acc = fma(d · d_x, f32(S), acc)` and `acc = fma(−(dmin · d_x), f32(M), acc)`.
-fn affine<B>(
+fn affine<B, const GROUPS: usize>(
     row: &[B],
     x: QuantizedRow<'_>,
-    unpack: impl Fn(&B) -> ([u8; 256], ([u8; 8], [u8; 8]), f32, f32),
+    unpack: impl Fn(&B) -> ([u8; 256], ([u8; GROUPS], [u8; GROUPS]), f32, f32),
 ) -> f32 {
     let mut acc = 0.0_f32;
     for ((block, x), d_x) in row.iter().zip(x.q.chunks_exact(256)).zip(x.scales) {
         let (q, (scales, mins), d, dmin) = unpack(block);
         let (mut products, mut minima) = (0_i32, 0_i32);
-        for (g, (q, x)) in q.chunks_exact(32).zip(x.chunks_exact(32)).enumerate() {
+        let groups = q
+            .chunks_exact(256 / GROUPS)
+            .zip(x.chunks_exact(256 / GROUPS));
+        for (g, (q, x)) in groups.enumerate() {
             let sum: i32 = q
                 .iter()
                 .zip(x)
@@ -112,14 +132,21 @@ fn affine<B>(
     acc
 }
 
-/// `S = Σ sc · Σ (q − 32)·x` per block of 256 in groups of 16, then
+/// `S = Σ sc · Σ q·x` per block of 256 in groups, `q` with its offset subtracted, then
 /// `acc = fma(d · d_x, f32(S), acc)`.
-fn q6_k(row: &[BlockQ6K], x: QuantizedRow<'_>) -> f32 {
+fn scaled<B, const GROUPS: usize>(
+    row: &[B],
+    x: QuantizedRow<'_>,
+    unpack: impl Fn(&B) -> ([i8; 256], [i8; GROUPS], f32),
+) -> f32 {
     let mut acc = 0.0_f32;
     for ((block, x), d_x) in row.iter().zip(x.q.chunks_exact(256)).zip(x.scales) {
-        let q = block.unpack();
+        let (q, scales, d) = unpack(block);
         let mut products = 0_i32;
-        for ((q, x), scale) in q.chunks_exact(16).zip(x.chunks_exact(16)).zip(block.scales) {
+        let groups = q
+            .chunks_exact(256 / GROUPS)
+            .zip(x.chunks_exact(256 / GROUPS));
+        for ((q, x), scale) in groups.zip(scales) {
             let sum: i32 = q
                 .iter()
                 .zip(x)
@@ -127,7 +154,7 @@ fn q6_k(row: &[BlockQ6K], x: QuantizedRow<'_>) -> f32 {
                 .sum();
             products += i32::from(scale) * sum;
         }
-        acc = (block.d.to_f32() * d_x).mul_add(products as f32, acc);
+        acc = (d * d_x).mul_add(products as f32, acc);
     }
     acc
 }

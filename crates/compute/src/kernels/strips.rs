@@ -8,10 +8,12 @@
 use std::marker::PhantomData;
 
 use super::formats_small::{SmallFormat, TableFormat};
-use super::matmul::{Tile, activation_group, far, prefetch};
-use super::quantized::Group;
+use super::matmul::{Tile, far, prefetch};
+use super::quantized::{Group, activation_group};
 use super::slabs::{self, Slab, Slabs};
-use crate::quant::{BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks};
+use crate::quant::{
+    BlockIq4Nl, BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks,
+};
 use crate::simd::{Avx512, BlockLanes, Isa, Kernel, Lanes, Quads, Simd, Sixteen};
 
 /// Tokens for which the kernels of a token at a time are faster.
@@ -245,6 +247,13 @@ impl StripFormat for BlockMxfp4 {
     }
 }
 
+impl StripFormat for BlockIq4Nl {
+    #[inline(always)]
+    fn quads(s: Avx512, rows: [&Self; ROWS]) -> [Quads; 8] {
+        named(s, rows)
+    }
+}
+
 /// The entries of a format's table that sixteen bytes of nibbles name, as eight quads.
 #[inline(always)]
 fn named<F: TableFormat>(s: Avx512, rows: [&F; ROWS]) -> [Quads; 8] {
@@ -252,7 +261,13 @@ fn named<F: TableFormat>(s: Avx512, rows: [&F; ROWS]) -> [Quads; 8] {
         #[inline(always)]
         |row| row.packed(),
     ));
-    let table = &F::TABLE;
+    let mut table = F::TABLE;
+    if F::SIGNED {
+        for byte in &mut table {
+            *byte ^= 128;
+        }
+    }
+    let table = &table;
     [
         s.table_quads::<0>(table, a),
         s.table_quads::<0>(table, b),

@@ -19,8 +19,8 @@ pub(super) struct LargePanel {
     d: [f32; ROWS],
     /// Scales of minima, negated.
     m: [f32; ROWS],
-    /// Integer minima of groups of 32.
-    mins: [[[i16; 2]; 4]; ROWS],
+    /// Integer minima of groups.
+    mins: [[[i16; 2]; 8]; ROWS],
 }
 
 /// Sums of one step: of two slabs, low and high part.
@@ -44,7 +44,7 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
             products: [[[[[0; 64]; TILE]; 2]; 4]; ROWS / TILE],
             d: [0.0; ROWS],
             m: [0.0; ROWS],
-            mins: [[[0; 2]; 4]; ROWS],
+            mins: [[[0; 2]; 8]; ROWS],
         },
         [[[Sixteen([0; 16]); 16]; 4]; 2],
     );
@@ -57,8 +57,10 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
             let to = quarters[g / 2]
                 .each_mut()
                 .map(|rows| &mut rows[row % TILE].as_chunks_mut::<32>().0[g % 2]);
-            if F::LARGEST <= 15 {
+            if F::SPLIT == 3 {
                 s.small_products(weights, scales[2 * g], to);
+            } else if F::SIGNED {
+                s.signed_products(weights, (&scales, g), to);
             } else {
                 s.wide_products(weights, F::OFFSET as i8, (&scales, g), to);
             }
@@ -68,7 +70,13 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
         if F::MINIMUM {
             // −(dmin · d_x) = (−dmin) · d_x
             panel.m[row] = -s.widen_one(dmin.0);
-            panel.mins[row] = bytemuck::cast(s.every_second(block.per_sum(s)));
+            let mins = block.per_sum(s);
+            if F::GROUPS == 8 {
+                let mins: [[i16; 2]; 4] = bytemuck::cast(s.every_second(mins));
+                panel.mins[row].as_chunks_mut::<4>().0[0] = mins;
+            } else {
+                panel.mins[row] = bytemuck::cast(s.array_i16(mins));
+            }
         }
     }
 
@@ -190,12 +198,16 @@ fn advance<F: PanelK, const SLABS: usize>(
     let mins = &panel.mins[row..].as_chunks::<2>().0[0];
     let chains = &mut chains[step.first + v][row..];
     let chains = &mut chains.as_chunks_mut::<2>().0[0];
-    let sum_x = &step.x[v].wide_sums.as_chunks::<4>().0;
+    let sum_x = if F::GROUPS == 8 {
+        &step.x[v].wide_sums[..4]
+    } else {
+        &step.x[v].sums[..8]
+    };
     let d_x = s.load(&step.x[v].scales[0].0);
     let [low, high] = &sums.as_chunks::<2>().0[v];
     for r in 0..2 {
         let (low, high) = (&low[first + r], &high[first + r]);
-        let products = if F::LARGEST <= 15 {
+        let products = if F::SPLIT == 3 {
             s.join::<3>(low, high)
         } else {
             s.join::<7>(low, high)
@@ -204,8 +216,8 @@ fn advance<F: PanelK, const SLABS: usize>(
         let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
         if F::MINIMUM {
             let mut minima = s.i32_zero();
-            for g in 0..4 {
-                minima = s.dot2(minima, &sum_x[0][g], mins[r][g]);
+            for g in 0..F::GROUPS / 2 {
+                minima = s.dot2(minima, &sum_x[g], mins[r][g]);
             }
             let scale = s.mul(s.splat(m[r]), d_x);
             acc = s.fma(scale, s.i32_to_f32(minima), acc);

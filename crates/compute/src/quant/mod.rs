@@ -8,7 +8,11 @@
 //! package (`gguf/quants.py`).
 
 mod float;
+pub(crate) mod iq4_nl;
+mod iq4_xs;
 pub(crate) mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -22,7 +26,11 @@ mod search;
 use crate::Format;
 
 pub use float::{BFloat, Float, Half};
+pub use iq4_nl::BlockIq4Nl;
+pub use iq4_xs::BlockIq4Xs;
 pub use mxfp4::{BlockMxfp4, Power};
+pub use q2_k::BlockQ2K;
+pub use q3_k::BlockQ3K;
 pub use q4_0::BlockQ4_0;
 pub use q4_1::BlockQ4_1;
 pub use q4_k::BlockQ4K;
@@ -89,17 +97,22 @@ pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
         Format::Q4_1 => each::<BlockQ4_1>(bytes, out),
         Format::Q5_0 => each::<BlockQ5_0>(bytes, out),
         Format::Q5_1 => each::<BlockQ5_1>(bytes, out),
+        Format::IQ4_NL => each::<BlockIq4Nl>(bytes, out),
         Format::MXFP4 => each::<BlockMxfp4>(bytes, out),
+        Format::Q2_K => each::<BlockQ2K>(bytes, out),
+        Format::Q3_K => each::<BlockQ3K>(bytes, out),
         Format::Q4_K => each::<BlockQ4K>(bytes, out),
         Format::Q5_K => each::<BlockQ5K>(bytes, out),
         Format::Q6_K => each::<BlockQ6K>(bytes, out),
+        Format::IQ4_XS => each::<BlockIq4Xs>(bytes, out),
     }
 }
 
 /// Stores `values` in `format`, block after block, into `out`.
 ///
-/// Equal bit for bit to the reference where that is defined: the 32-weight formats and floats to
-/// `gguf.quants.quantize`, the K formats to ggml's `quantize_row_*_K_ref` compiled without fused
+/// Equal bit for bit to the reference where that is defined: floats and the 32-weight formats to
+/// `gguf.quants.quantize`; the K formats to ggml's `quantize_row_*_K_ref`, IQ4_NL and IQ4_XS to its
+/// `quantize_iq4_nl` and `quantize_iq4_xs` without an importance matrix, compiled without fused
 /// multiply-add. Beyond that:
 /// - a scale too small for its reciprocal to be finite counts as zero (the stored F16 is zero too);
 /// - a scale beyond the largest F16 is stored as infinity, as in the reference;
@@ -124,10 +137,14 @@ pub fn quantize(format: Format, values: &[f32], out: &mut [u8]) {
         Format::Q4_1 => store::<BlockQ4_1>(values, out),
         Format::Q5_0 => store::<BlockQ5_0>(values, out),
         Format::Q5_1 => store::<BlockQ5_1>(values, out),
+        Format::IQ4_NL => store::<BlockIq4Nl>(values, out),
         Format::MXFP4 => store::<BlockMxfp4>(values, out),
+        Format::Q2_K => store::<BlockQ2K>(values, out),
+        Format::Q3_K => store::<BlockQ3K>(values, out),
         Format::Q4_K => store::<BlockQ4K>(values, out),
         Format::Q5_K => store::<BlockQ5K>(values, out),
         Format::Q6_K => store::<BlockQ6K>(values, out),
+        Format::IQ4_XS => store::<BlockIq4Xs>(values, out),
     }
 }
 

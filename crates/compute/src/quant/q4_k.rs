@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::search::{Candidates, fit_affine, lanes, nearest};
+use super::search::{Candidates, Error, fit_affine, lanes, nearest};
 use super::{Block, Half, K_BLOCK, nibbles, pack_nibbles};
 use crate::Format;
 
@@ -64,6 +64,7 @@ impl Block for BlockQ4K {
             largest: 15,
             first: -1.0,
             last_step: 20,
+            error: Error::Squared,
         };
         let GroupLevels {
             d,

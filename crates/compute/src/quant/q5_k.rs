@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::q4_k::{GROUPS, GroupLevels, dequantize_groups, scales_and_mins};
-use super::search::Candidates;
+use super::search::{Candidates, Error};
 use super::{Block, Half, K_BLOCK, nibbles, pack_nibbles};
 use crate::Format;
 
@@ -69,6 +69,7 @@ impl Block for BlockQ5K {
             largest: 31,
             first: -0.5,
             last_step: 15,
+            error: Error::Squared,
         };
         let GroupLevels {
             d,

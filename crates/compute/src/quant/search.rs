@@ -41,15 +41,26 @@ pub(super) struct Candidates {
     pub(super) first: f32,
     /// The last step.
     pub(super) last_step: i32,
+    /// What is made small.
+    pub(super) error: Error,
 }
 
-/// Fits `scale · level + min` to each group, errors weighted by the group's root mean square plus
-/// the value's magnitude.
+/// What an affine fit makes small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Error {
+    /// Squares of errors, weighted by the group's root mean square plus the value's magnitude.
+    Squared,
+    /// Errors, weighted by the value's magnitude.
+    Absolute,
+}
+
+/// Fits `scale · level + min` to each group.
 pub(super) fn fit_affine<const GROUPS: usize, const N: usize>(
     x: &Lanes<f32, GROUPS, N>,
     candidates: Candidates,
 ) -> Fit<GROUPS, N> {
-    let w = importance(x);
+    let kind = candidates.error;
+    let w = importance(x, kind);
     let mut min = x[0];
     let mut max = x[0];
     let mut sum_w = w[0];
@@ -66,14 +77,14 @@ pub(super) fn fit_affine<const GROUPS: usize, const N: usize>(
     let largest = candidates.largest as f32;
     let scale = std::array::from_fn(|g| 1.0 / (largest / (max[g] - min[g])));
     let levels = levels_over(x, &min, &max, largest, candidates.largest);
-    let mut best_error = squared_error(x, &w, &scale, &min, &levels);
+    let mut best_error = weighted_error(kind, (x, &w), &scale, &min, &levels);
     let mut best = Fit { scale, min, levels };
     for step in 0..=candidates.last_step {
         let numerator = candidates.first + 0.1 * step as f32 + largest;
         // From the best minimum so far, as the reference has it: the grid moves with the fit.
         let levels = levels_over(x, &best.min, &max, numerator, candidates.largest);
         let (scale, min, solvable) = solve(x, &w, (&sum_w, &sum_x), &levels);
-        let error = squared_error(x, &w, &scale, &min, &levels);
+        let error = weighted_error(kind, (x, &w), &scale, &min, &levels);
         for g in 0..GROUPS {
             if solvable[g] && error[g] < best_error[g] {
                 best_error[g] = error[g];
@@ -109,7 +120,11 @@ fn levels_over<const GROUPS: usize, const N: usize>(
 
 fn importance<const GROUPS: usize, const N: usize>(
     x: &Lanes<f32, GROUPS, N>,
+    kind: Error,
 ) -> Lanes<f32, GROUPS, N> {
+    if kind == Error::Absolute {
+        return x.map(|x| x.map(f32::abs));
+    }
     let mut squares = [0.0_f32; GROUPS];
     for x in x {
         for g in 0..GROUPS {
@@ -120,9 +135,9 @@ fn importance<const GROUPS: usize, const N: usize>(
     x.map(|x| std::array::from_fn(|g| rms[g] + x[g].abs()))
 }
 
-fn squared_error<const GROUPS: usize, const N: usize>(
-    x: &Lanes<f32, GROUPS, N>,
-    w: &Lanes<f32, GROUPS, N>,
+fn weighted_error<const GROUPS: usize, const N: usize>(
+    kind: Error,
+    (x, w): (&Lanes<f32, GROUPS, N>, &Lanes<f32, GROUPS, N>),
     scale: &[f32; GROUPS],
     min: &[f32; GROUPS],
     levels: &Lanes<i32, GROUPS, N>,
@@ -131,7 +146,11 @@ fn squared_error<const GROUPS: usize, const N: usize>(
     for ((x, w), level) in x.iter().zip(w).zip(levels) {
         for g in 0..GROUPS {
             let difference = scale[g] * level[g] as f32 + min[g] - x[g];
-            error[g] += w[g] * (difference * difference);
+            let size = match kind {
+                Error::Squared => difference * difference,
+                Error::Absolute => difference.abs(),
+            };
+            error[g] += w[g] * size;
         }
     }
     error

@@ -72,6 +72,40 @@ pub(crate) trait IntSimd: Simd {
         op!(merge::<LEFT>(a, b))
     }
 
+    /// Q2_K's integers, 32 elements a vector.
+    #[inline(always)]
+    fn two_bits(self, qs: &[u8; 64]) -> [__m256i; 8] {
+        let (halves, _) = qs.as_chunks::<32>();
+        let (first, last) = (self.bytes(&halves[0]), self.bytes(&halves[1]));
+        [
+            self.field::<0>(first, 3),
+            self.field::<2>(first, 3),
+            self.field::<4>(first, 3),
+            self.field::<6>(first, 3),
+            self.field::<0>(last, 3),
+            self.field::<2>(last, 3),
+            self.field::<4>(last, 3),
+            self.field::<6>(last, 3),
+        ]
+    }
+
+    /// Q3_K's integers (`q + 4`), 32 elements a vector.
+    #[inline(always)]
+    fn three_bits(self, qs: &[u8; 64], hmask: &[u8; 32]) -> [__m256i; 8] {
+        let (low, high) = (self.two_bits(qs), self.bytes(hmask));
+        // Bit r of byte j is the third bit of element j of run r.
+        [
+            self.merge::<2>(low[0], self.field::<0>(high, 1)),
+            self.merge::<1>(low[1], self.field::<0>(high, 2)),
+            self.or(low[2], self.field::<0>(high, 4)),
+            self.or(low[3], self.field::<1>(high, 4)),
+            self.or(low[4], self.field::<2>(high, 4)),
+            self.or(low[5], self.field::<3>(high, 4)),
+            self.or(low[6], self.field::<4>(high, 4)),
+            self.or(low[7], self.field::<5>(high, 4)),
+        ]
+    }
+
     /// `value` in byte `i` where bit `i` of `bits` is set, zero elsewhere.
     #[inline(always)]
     fn spread_bits(self, bits: u32, value: u8) -> __m256i {

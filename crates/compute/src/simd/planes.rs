@@ -103,6 +103,36 @@ impl Avx512 {
         op!(store_high(products, high));
     }
 
+    /// Parts of `weights · scale`, for signed weights, at least −127, of which vector `g` of a block is
+    /// given, and scales within −64..=63, `SHIFT` = 7.
+    #[inline(always)]
+    pub(crate) fn signed_products(
+        self,
+        weights: __m256i,
+        (scales, g): (&[u8; 16], usize),
+        [low, high]: [&mut [i8; 32]; 2],
+    ) {
+        let scales = op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(
+            scales.as_ptr().cast()
+        )));
+        let spread = op!(_mm256_loadu_si256(EVERY_SECOND[g].as_ptr().cast()));
+        let even = op!(_mm256_shuffle_epi8(scales, spread));
+        let odd = op!(_mm256_slli_epi16::<8>(even));
+        // w·sc = |w| · (sign(w) sc)
+        let magnitude = op!(_mm256_abs_epi8(weights));
+        let products = [even, odd].map(
+            #[inline(always)]
+            |scales| {
+                op!(_mm256_maddubs_epi16(
+                    magnitude,
+                    _mm256_sign_epi8(scales, weights)
+                ))
+            },
+        );
+        op!(store_low(products, low));
+        op!(store_high(products, high));
+    }
+
     /// `low + (high << SHIFT)`.
     #[inline(always)]
     pub(crate) fn join<const SHIFT: u32>(self, low: &Sixteen<i32>, high: &Sixteen<i32>) -> __m512i {

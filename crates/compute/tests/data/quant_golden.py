@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes quant_golden.bin: quantisation and dequantisation as the reference implementations do it.
 
-Provenance: floats and 32-weight formats from the Python package `gguf` 0.19.0 (gguf.quants); the K
-formats' quantisation from ggml's `quantize_row_{q4,q5,q6}_K_ref` in the libggml-base (0.25.3, built
-without FMA) of the Python package `llama-cpp-python` 0.3.36; numpy seed 20.
+Provenance: dequantisation of all formats, and quantisation to floats and 32-weight formats, from the
+Python package `gguf` 0.19.0 (gguf.quants); quantisation to the formats that it does not quantise to,
+Q2_K to Q6_K, IQ4_NL and IQ4_XS, from ggml's `quantize_*` without an importance matrix in the
+libggml-base (0.25.3, built without FMA) of the Python package `llama-cpp-python` 0.3.36; numpy seed 20.
 
     python quant_golden.py [OUT]
 
@@ -22,12 +23,14 @@ from gguf.quants import dequantize, quantize
 
 BLOCK = 256
 FORMATS = [
-    "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4", "Q4_K", "Q5_K", "Q6_K",
+    "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4",
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS",
 ]
 # Byte offsets of a block's F16 fields.
 SCALES = {
     "F16": [0], "BF16": [], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2],
-    "MXFP4": [], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ4_NL": [0], "MXFP4": [], "Q2_K": [80, 82], "Q3_K": [108],
+    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_XS": [0],
 }
 
 
@@ -53,7 +56,18 @@ def values(rng):
         np.random.default_rng(24).exponential(1, BLOCK),  # Q5_K: likewise
         # Q8_0: ties of both signs, scale exactly 1.
         np.where(np.arange(BLOCK) % 32 == 0, 127, rng.integers(-127, 127, BLOCK) + 0.5),
+        below_powers(),  # MXFP4: rounded logarithms just below a power of two are whole
     ]).astype(np.float32)
+
+
+def below_powers():
+    """Groups of 32 whose largest value is a power of two, or so many units in the last place less."""
+    rng = np.random.default_rng(7)
+    groups = [(8, 0), (8, 1), (8, 20), (8, 60), (2**-10, 1), (2**-10, 7), (1024, 0), (1024, 30)]
+    values = [rng.uniform(-power / 2, power / 2, 32) for power, _ in groups]
+    for group, (power, units) in zip(values, groups):
+        group[rng.integers(0, 32)] = -power * (1 - units * 2.0**-24)
+    return np.concatenate(values)
 
 
 def raw_blocks(rng, name, count, size):
@@ -73,14 +87,15 @@ def raw_blocks(rng, name, count, size):
 
 def quantized(name, data):
     kind = gguf.GGMLQuantizationType[name]
-    if not name.endswith("_K"):
+    if not name.endswith("_K") and not name.startswith("IQ"):
         return np.ascontiguousarray(quantize(data.reshape(-1, BLOCK), kind)).tobytes()
     weights, size = gguf.GGML_QUANT_SIZES[kind]
     folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
     ggml = ctypes.CDLL(str(folder / "libggml-base.so"))
     out = ctypes.create_string_buffer(data.size // weights * size)
-    reference = getattr(ggml, f"quantize_row_{name.replace('Q', 'q')}_ref")
-    reference(data.ctypes.data_as(ctypes.c_void_p), out, ctypes.c_int64(data.size))
+    reference = getattr(ggml, f"quantize_{name.lower() if 'I' in name else name.replace('Q', 'q')}")
+    rows, columns = ctypes.c_int64(data.size // BLOCK), ctypes.c_int64(BLOCK)
+    reference(data.ctypes.data_as(ctypes.c_void_p), out, rows, columns, None)
     return out.raw
 
 

@@ -256,10 +256,14 @@ pub(crate) fn compute_format(tensor_type: TensorType) -> Option<Format> {
         TensorType::Q4_1 => Format::Q4_1,
         TensorType::Q5_0 => Format::Q5_0,
         TensorType::Q5_1 => Format::Q5_1,
+        TensorType::IQ4_NL => Format::IQ4_NL,
         TensorType::MXFP4 => Format::MXFP4,
+        TensorType::Q2_K => Format::Q2_K,
+        TensorType::Q3_K => Format::Q3_K,
         TensorType::Q4_K => Format::Q4_K,
         TensorType::Q5_K => Format::Q5_K,
         TensorType::Q6_K => Format::Q6_K,
+        TensorType::IQ4_XS => Format::IQ4_XS,
         _ => return None,
     })
 }

@@ -8,7 +8,7 @@ use crate::commands::Context;
 use crate::models::cache::Cache;
 use crate::progress::Progress;
 use crate::synth::{self, Made, Recipe};
-use crate::{output, units};
+use crate::{mix, output, units};
 
 /// Flags of `synth`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ fn catalogue_help() -> String {
     for shape in &synth::SHAPES {
         help.push_str(&format!("\n  {:<14} {}", shape.name, shape.about));
     }
-    help.push_str(&format!("\n\nTypes:\n  {}", synth::quant_names()));
+    help.push_str(&format!("\n\nTypes:\n  {}", mix::names()));
     help
 }
 

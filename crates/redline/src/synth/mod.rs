@@ -4,7 +4,6 @@
 //! as it would; what it says means nothing. It is marked by the key `redline.synth.shape`. The same
 //! shape, quantisation and seed give the same bytes on every machine and any number of threads.
 
-mod quant;
 mod shapes;
 mod tensors;
 mod vocabulary;
@@ -19,9 +18,9 @@ use anyhow::Context as _;
 use redline_gguf::{TensorStream, TensorType, Writer};
 
 use crate::failure::Usage;
+use crate::mix::{Quant, UnknownQuant};
 use crate::units;
 
-pub(crate) use quant::{Quant, names as quant_names};
 pub(crate) use shapes::{ALL as SHAPES, Shape};
 
 use self::shapes::Architecture;
@@ -59,7 +58,7 @@ impl Recipe {
         })?;
         let quant = quant
             .parse()
-            .map_err(|error: quant::UnknownQuant| Usage(error.to_string()))?;
+            .map_err(|error: UnknownQuant| Usage(error.to_string()))?;
         Ok(Self {
             shape: found,
             quant,

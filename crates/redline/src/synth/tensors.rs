@@ -6,8 +6,8 @@
 
 use redline_compute::{Format, RopeTable};
 
-use super::quant::{Quant, Role};
 use super::shapes::{Architecture, Shape};
+use crate::mix::{Facts, Matrix, Quant, Role};
 
 /// A tensor to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +97,11 @@ impl List<'_> {
         } = *self.shape;
         let (queries, keys) = (self.shape.heads * head_dim, self.shape.kv_heads * head_dim);
         let gemma = architecture == Architecture::Gemma3;
-        let sensitive = Role::Sensitive { layer };
+        let value = Role::Value {
+            nth: layer,
+            of: self.shape.layers,
+        };
+        let down = Role::Down { layer };
         let name = |part: &str| format!("blk.{layer}.{part}");
 
         if architecture == Architecture::GptOss {
@@ -105,12 +109,12 @@ impl List<'_> {
             return;
         }
         self.norm(&name("attn_norm"), hidden);
-        self.matrix(&name("ffn_down"), feed_forward, hidden, sensitive);
+        self.matrix(&name("ffn_down"), feed_forward, hidden, down);
         if architecture == Architecture::Phi3 {
             let rows = queries + 2 * keys;
             self.matrix(&name("ffn_up"), hidden, 2 * feed_forward, Role::Plain);
             self.norm(&name("ffn_norm"), hidden);
-            self.matrix(&name("attn_output"), queries, hidden, Role::Plain);
+            self.matrix(&name("attn_output"), queries, hidden, Role::Output);
             self.matrix(&name("attn_qkv"), hidden, rows, Role::Fused);
             return;
         }
@@ -124,13 +128,13 @@ impl List<'_> {
         if gemma {
             self.norm(&name("attn_k_norm"), head_dim);
         }
-        self.projection(&name("attn_k"), keys, Role::Plain);
-        self.matrix(&name("attn_output"), queries, hidden, Role::Plain);
+        self.projection(&name("attn_k"), keys, Role::Key);
+        self.matrix(&name("attn_output"), queries, hidden, Role::Output);
         if gemma {
             self.norm(&name("attn_q_norm"), head_dim);
         }
         self.projection(&name("attn_q"), queries, Role::Plain);
-        self.projection(&name("attn_v"), keys, sensitive);
+        self.projection(&name("attn_v"), keys, value);
     }
 
     fn gpt_oss_layer(&mut self, name: impl Fn(&str) -> String) {
@@ -199,7 +203,17 @@ impl List<'_> {
 
     /// Weights whose products with values of variance 1 have variance 1: nothing blows up.
     fn matrix(&mut self, name: &str, cols: usize, rows: usize, role: Role) {
-        let format = self.quant.format(role, cols, self.shape.layers);
+        let facts = Facts {
+            layers: self.shape.layers,
+            queries_per_key: self.shape.heads / self.shape.kv_heads,
+            experts: 0,
+        };
+        let matrix = Matrix {
+            role,
+            cols,
+            experts: false,
+        };
+        let format = self.quant.format(matrix, facts);
         let content = Content::Matrix {
             rms: (cols as f64).sqrt().recip(),
         };

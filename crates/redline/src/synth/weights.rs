@@ -64,6 +64,14 @@ pub(super) fn fill(format: Format, noise: Noise, rms: f64, first: u64, out: &mut
         Format::F32 => blocks.floats::<4>(float_bits(rms, 127, 23, 32), out),
         Format::F16 => blocks.floats::<2>(float_bits(rms, 15, 10, 16), out),
         Format::BF16 => blocks.floats::<2>(float_bits(rms, 127, 7, 16), out),
+        _ if format.block_weights() == 32 => fill_small(format, &blocks, rms, out),
+        _ => fill_large(format, &blocks, rms, out),
+    }
+}
+
+/// The same for the formats with blocks of 32.
+fn fill_small(format: Format, blocks: &Blocks, rms: f64, out: &mut [u8]) {
+    match format {
         Format::Q8_0 => {
             let scales = Scales::new(rms / uniform_rms(-127, 127), 0.0);
             blocks.quants::<34>(out, |block, choice| {
@@ -98,9 +106,43 @@ pub(super) fn fill(format: Format, noise: Noise, rms: f64, first: u64, out: &mut
                 scales.put_pair(choice, &mut block[..4])
             });
         }
+        Format::IQ4_NL => {
+            let scales = Scales::new(rms / IQ4_RMS, 0.0);
+            blocks.quants::<18>(out, |block, choice| {
+                scales.put_signed(choice, &mut block[..2])
+            });
+        }
         Format::MXFP4 => {
             let powers = Powers::new(rms / MXFP4_RMS);
             blocks.quants::<17>(out, |block, choice| block[0] = powers.choose(choice));
+        }
+        format => panic!("{format} has no blocks of 32"),
+    }
+}
+
+/// The same for the formats with blocks of 256.
+fn fill_large(format: Format, blocks: &Blocks, rms: f64, out: &mut [u8]) {
+    match format {
+        Format::Q2_K => {
+            let scales = Scales::new(rms / centred_rms(3) / uniform_rms(8, 15), 1.5);
+            blocks.quants::<84>(out, |block, choice| {
+                // One number from 8 for each group, its scale and its minimum alike: bytes 0..16.
+                for byte in &mut block[..16] {
+                    let group = 8 | *byte & 7;
+                    *byte = group | group << 4;
+                }
+                scales.put_pair(choice, &mut block[80..]);
+            });
+        }
+        Format::Q3_K => {
+            let scales = Scales::new(rms / uniform_rms(-4, 3) / high_half_rms(), 0.0);
+            blocks.quants::<110>(out, |block, choice| {
+                // Scales of both signs, from 16 in magnitude: their top bits are 0 or 3, bytes 104..108.
+                for byte in &mut block[104..108] {
+                    *byte = (*byte & 0x55) * 3;
+                }
+                scales.put_signed(choice, &mut block[108..]);
+            });
         }
         Format::Q4_K => {
             let scales = Scales::new(rms / centred_rms(15) / uniform_rms(32, 63), 7.5);
@@ -125,7 +167,26 @@ pub(super) fn fill(format: Format, noise: Noise, rms: f64, first: u64, out: &mut
                 scales.put_signed(choice, &mut block[208..]);
             });
         }
+        Format::IQ4_XS => {
+            let scales = Scales::new(rms / IQ4_RMS / high_half_rms(), 0.0);
+            blocks.quants::<136>(out, |block, choice| {
+                // As Q3_K's: bytes 2..4.
+                for byte in &mut block[2..4] {
+                    *byte = (*byte & 0x55) * 3;
+                }
+                scales.put_signed(choice, &mut block[..2]);
+            });
+        }
+        format => panic!("{format} has no blocks of 256"),
     }
+}
+
+/// Root mean square of the levels of IQ4_NL and IQ4_XS.
+const IQ4_RMS: f64 = 67.438_861_200_349_46;
+
+/// Root mean square of the integers within six bits with a sign that are −32..=−17 or 16..=31.
+fn high_half_rms() -> f64 {
+    ((uniform_rms(-32, -17).powi(2) + uniform_rms(16, 31).powi(2)) / 2.0).sqrt()
 }
 
 /// Root mean square of MXFP4's values.

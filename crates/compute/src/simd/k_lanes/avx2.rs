@@ -61,6 +61,25 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
+    fn q2_k(self, qs: &[u8; 64]) -> [__m256i; 8] {
+        self.two_bits(qs)
+    }
+
+    #[inline(always)]
+    fn q3_k(self, qs: &[u8; 64], hmask: &[u8; 32]) -> [__m256i; 8] {
+        self.three_bits(qs, hmask)
+    }
+
+    #[inline(always)]
+    fn iq4_xs(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m256i; 8] {
+        let mut out = [self.zero_i32(); 8];
+        for (out, qs) in out.iter_mut().zip(qs) {
+            *out = self.table_bytes(table, self.nibbles(qs));
+        }
+        out
+    }
+
+    #[inline(always)]
     fn straight(self, q: &[i8; 256]) -> [__m256i; 8] {
         let (runs, _) = q.as_chunks::<32>();
         let mut out = [self.no_dots(); 8];
@@ -73,6 +92,12 @@ impl KLanes<8> for Avx2 {
     /// One run fills a vector: pairs are already side by side.
     #[inline(always)]
     fn paired(self, q: &[i8; 256]) -> [__m256i; 8] {
+        self.straight(q)
+    }
+
+    /// One run fills a vector: its halves are already side by side.
+    #[inline(always)]
+    fn halved(self, q: &[i8; 256]) -> [__m256i; 8] {
         self.straight(q)
     }
 
@@ -116,9 +141,24 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
-    fn centre(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m256i {
+    fn halved_scales(self, scales: &[i8; 8]) -> [__m256i; 8] {
+        let mut out = [self.zero_i32(); 8];
+        for (out, scale) in out.iter_mut().zip(scales) {
+            *out = op!(_mm256_set1_epi16(i16::from(*scale)));
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn centre<const SHIFT: i32>(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m256i {
         let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
-        op!(centre256(self.widen_i8(scales), sums))
+        op!(centre256::<SHIFT>(self.widen_i8(scales), sums))
+    }
+
+    #[inline(always)]
+    fn narrow_minima(self, mins: &[i8; 16], sums: &[i16; 16]) -> __m256i {
+        let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
+        op!(_mm256_madd_epi16(self.widen_i8(mins), sums))
     }
 
     #[inline(always)]
@@ -129,6 +169,14 @@ impl KLanes<8> for Avx2 {
     #[inline(always)]
     fn dot_runs(self, acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i {
         self.dot_scaled(acc, u, x, scales)
+    }
+
+    #[inline(always)]
+    fn dot_signed_runs(self, acc: __m256i, w: __m256i, x: __m256i, scales: __m256i) -> __m256i {
+        // w·x = |w| · (sign(w) x). Pairs of products stay within i16: 2 · 127 · 127.
+        let magnitude = op!(_mm256_abs_epi8(w));
+        let signed = op!(_mm256_sign_epi8(x, w));
+        self.dot_scaled(acc, magnitude, signed, scales)
     }
 
     #[inline(always)]

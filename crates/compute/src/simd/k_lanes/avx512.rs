@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{KLanes, centre256};
 use crate::simd::avx512::dpwssd;
+use crate::simd::strips::table_bytes;
 use crate::simd::{Avx512, IntSimd};
 
 impl KLanes<4> for Avx512 {
@@ -33,6 +34,30 @@ impl KLanes<4> for Avx512 {
     }
 
     #[inline(always)]
+    fn q2_k(self, qs: &[u8; 64]) -> [__m512i; 4] {
+        let (halves, _) = qs.as_chunks::<32>();
+        op!(q2_k512([self.bytes(&halves[0]), self.bytes(&halves[1])]))
+    }
+
+    #[inline(always)]
+    fn q3_k(self, qs: &[u8; 64], hmask: &[u8; 32]) -> [__m512i; 4] {
+        op!(q3_k512(self.q2_k(qs), self.bytes(hmask)))
+    }
+
+    #[inline(always)]
+    fn iq4_xs(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m512i; 4] {
+        let (halves, _) = qs.as_chunks::<4>();
+        let a = op!(_mm512_loadu_si512(halves[0].as_ptr().cast()));
+        let b = op!(_mm512_loadu_si512(halves[1].as_ptr().cast()));
+        op!([
+            table_bytes(table, a),
+            table_bytes(table, _mm512_srli_epi16::<4>(a)),
+            table_bytes(table, b),
+            table_bytes(table, _mm512_srli_epi16::<4>(b)),
+        ])
+    }
+
+    #[inline(always)]
     fn straight(self, q: &[i8; 256]) -> [__m512i; 4] {
         let (parts, _) = q.as_chunks::<64>();
         let mut out = [self.no_dots(); 4];
@@ -51,6 +76,11 @@ impl KLanes<4> for Avx512 {
             out[i] = op!(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high));
         }
         out
+    }
+
+    #[inline(always)]
+    fn halved(self, q: &[i8; 256]) -> [__m512i; 4] {
+        op!(halved512(self.straight(q)))
     }
 
     #[inline(always)]
@@ -92,9 +122,24 @@ impl KLanes<4> for Avx512 {
     }
 
     #[inline(always)]
-    fn centre(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m512i {
+    fn halved_scales(self, scales: &[i8; 8]) -> [__m512i; 4] {
+        let words = op!(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())));
+        op!(halved_scales512(words))
+    }
+
+    #[inline(always)]
+    fn narrow_minima(self, mins: &[i8; 16], sums: &[i16; 16]) -> __m512i {
         let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
-        op!(_mm512_zextsi256_si512(centre256(
+        op!(_mm512_zextsi256_si512(_mm256_madd_epi16(
+            self.widen_i8(mins),
+            sums
+        )))
+    }
+
+    #[inline(always)]
+    fn centre<const SHIFT: i32>(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m512i {
+        let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
+        op!(_mm512_zextsi256_si512(centre256::<SHIFT>(
             self.widen_i8(scales),
             sums
         )))
@@ -109,6 +154,13 @@ impl KLanes<4> for Avx512 {
     fn dot_runs(self, acc: __m512i, u: __m512i, x: __m512i, scales: __m512i) -> __m512i {
         // Pairs of products stay within i16: 2 · 63 · 127.
         let pairs = op!(_mm512_maddubs_epi16(u, x));
+        op!(dpwssd(acc, pairs, scales))
+    }
+
+    #[inline(always)]
+    fn dot_signed_runs(self, acc: __m512i, w: __m512i, x: __m512i, scales: __m512i) -> __m512i {
+        // w·x = |w| · (sign(w) x). Pairs of products stay within i16: 2 · 127 · 127.
+        let pairs = op!(_mm512_maddubs_epi16(_mm512_abs_epi8(w), signed512(x, w)));
         op!(dpwssd(acc, pairs, scales))
     }
 
@@ -249,6 +301,75 @@ fn q6_k512(low: [__m512i; 4], high: [__m256i; 2]) -> [__m512i; 4] {
         with_high(low[2], high[1], 0, 48),
         with_high(low[3], high[1], 4, 48),
     ]
+}
+
+/// Two rows of a half a vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn q2_k512(halves: [__m256i; 2]) -> [__m512i; 4] {
+    let by_two = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(2));
+    let rows = |half, first| {
+        let shift = _mm512_add_epi16(by_two, _mm512_set1_epi16(first));
+        let bits = _mm512_srlv_epi16(_mm512_broadcast_i64x4(half), shift);
+        _mm512_and_si512(bits, _mm512_set1_epi8(3))
+    };
+    [
+        rows(halves[0], 0),
+        rows(halves[0], 4),
+        rows(halves[1], 0),
+        rows(halves[1], 4),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn q3_k512(low: [__m512i; 4], high: __m256i) -> [__m512i; 4] {
+    // Bit r of byte j is the third bit of element j of run r: moved to bit 2.
+    let high = _mm512_broadcast_i64x4(high);
+    let one = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi16(1));
+    let left = _mm512_sub_epi16(_mm512_set1_epi16(2), one);
+    let right = |first| _mm512_srlv_epi16(high, _mm512_add_epi16(one, _mm512_set1_epi16(first)));
+    // low | (bits & 4)
+    let with = |low, bits| _mm512_ternarylogic_epi32::<0b1111_1000>(low, bits, _mm512_set1_epi8(4));
+    [
+        with(low[0], _mm512_sllv_epi16(high, left)),
+        with(low[1], right(0)),
+        with(low[2], right(2)),
+        with(low[3], right(4)),
+    ]
+}
+
+/// Four first halves of runs, then their last halves, of two vectors each.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halved512([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    [
+        _mm512_shuffle_i64x2::<0b10_00_10_00>(a, b),
+        _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b),
+        _mm512_shuffle_i64x2::<0b10_00_10_00>(c, d),
+        _mm512_shuffle_i64x2::<0b11_01_11_01>(c, d),
+    ]
+}
+
+/// Vectors 0 and 1 have scale `lane` in each lane, vectors 2 and 3 scale `4 + lane`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn halved_scales512(words: __m128i) -> [__m512i; 4] {
+    let words = _mm512_castsi128_si512(words);
+    let lane = _mm512_inserti64x4::<1>(
+        _mm512_castsi256_si512(_mm256_set_m128i(_mm_set1_epi16(1), _mm_setzero_si128())),
+        _mm256_set_m128i(_mm_set1_epi16(3), _mm_set1_epi16(2)),
+    );
+    let first = _mm512_permutexvar_epi16(lane, words);
+    let last = _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(4)), words);
+    [first, first, last, last]
+}
+
+/// `x` where `w` is not negative, `−x` elsewhere.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn signed512(x: __m512i, w: __m512i) -> __m512i {
+    _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x)
 }
 
 /// A row a lane: eight scales, then eight minima, from d, dmin and three packed words.
