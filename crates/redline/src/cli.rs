@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Limits(commands::limits::Args),
     /// Write a model of random weights in a known shape
     Synth(commands::synth::Args),
+    /// Write a model with its weights in another format
+    Quantize(commands::quantize::Args),
     /// Fetch a model into the cache
     Pull(commands::pull::Args),
 }

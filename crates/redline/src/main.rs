@@ -23,6 +23,7 @@ mod perplexity;
 mod progress;
 mod prompt;
 mod pull;
+mod quantize;
 mod session;
 mod splitmix;
 mod stop;

@@ -6,6 +6,7 @@ pub(crate) mod limits;
 pub(crate) mod logits;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
+pub(crate) mod quantize;
 mod repl;
 pub(crate) mod run;
 pub(crate) mod synth;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::BenchWorker(args) => crate::bench::worker::run(&args, &context),
         Command::Limits(args) => limits::run(&args, &context),
         Command::Synth(args) => synth::run(&args, &context),
+        Command::Quantize(args) => quantize::run(&args, &context),
         Command::Pull(args) => pull::run(&args, &context),
     }
 }
@@ -68,6 +70,10 @@ fn compute_flags(command: Option<&Command>) -> Compute {
         },
         Some(Command::Inspect(args)) => Compute {
             context: args.context,
+            ..Compute::default()
+        },
+        Some(Command::Quantize(args)) => Compute {
+            threads: args.threads,
             ..Compute::default()
         },
         Some(Command::Logits(args)) => args.compute.clone(),

@@ -9,6 +9,7 @@ mod models;
 mod perplexity;
 mod pull_http;
 mod pull_pypi;
+mod quantize;
 mod server;
 mod support;
 mod usage;
