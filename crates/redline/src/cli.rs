@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use redline_compute::{Isa, KvFormat};
 
 use crate::commands;
+use crate::mix::Quant;
 
 /// Run, inspect and measure language models on this machine.
 #[derive(Debug, Parser)]
@@ -61,6 +62,14 @@ pub(crate) struct Compute {
     /// Positions to keep room for; only some verbs ask
     #[arg(skip)]
     pub(crate) context: Option<usize>,
+}
+
+/// How a model's weights are taken.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Weights {
+    /// Quantise them in memory first, as `redline quantize` would [default: as they are stored]
+    #[arg(long, value_name = "TYPE", help_heading = "Computing")]
+    pub(crate) quantize: Option<Quant>,
 }
 
 /// The verbs.

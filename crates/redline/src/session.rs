@@ -6,12 +6,14 @@ use redline_gguf::Gguf;
 use redline_model::{LoadOptions, MemoryPlan, Model, ModelFile};
 use redline_tokenizer::Tokenizer;
 
+use crate::cli::Weights;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::folder;
 use crate::memory;
 use crate::models::Resolved;
 use crate::progress::Progress;
+use crate::quantize::Plan;
 
 /// Positions a chat has room for where nobody says: a cache for a model's whole context can be larger
 /// than the model.
@@ -51,6 +53,39 @@ impl Computing {
 /// If it cannot be opened.
 pub(crate) fn open(resolved: &Resolved) -> anyhow::Result<ModelFile> {
     ModelFile::open(&resolved.path).with_context(|| format!("cannot open {}", resolved.name))
+}
+
+/// Maps a model's file; with a type, makes another of it in memory whose weights are of that type,
+/// showing how far it is.
+///
+/// # Errors
+/// If it cannot be opened, or quantised.
+pub(crate) fn open_as(
+    resolved: &Resolved,
+    weights: Weights,
+    context: &Context,
+) -> anyhow::Result<ModelFile> {
+    let file = open(resolved)?;
+    let Some(quant) = weights.quantize else {
+        return Ok(file);
+    };
+    let gguf = parse(&file, resolved)?;
+    let cannot = || format!("cannot quantise {}", resolved.name);
+    let plan = Plan::new(&gguf, quant).with_context(cannot)?;
+    let mut shown = Progress::bytes(
+        &format!("quantise {} to {quant}", resolved.name),
+        Some(plan.bytes()),
+    );
+    let mut bytes = Vec::new();
+    let threads = context.config.threads.get();
+    let written = plan.write(threads, &mut bytes, &mut |done| {
+        anyhow::ensure!(!context.interrupt.asked(), "interrupted");
+        shown.set(done);
+        Ok(())
+    });
+    shown.clear();
+    written.with_context(cannot)?;
+    Ok(ModelFile::from_bytes(vec![bytes]))
 }
 
 /// Reads a file's header, metadata and tensor directory.

@@ -13,7 +13,7 @@ use redline_model::{
     StepPlan, pages_for,
 };
 
-use crate::cli::Compute;
+use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::interrupt::Interrupt;
@@ -39,6 +39,8 @@ pub(crate) struct Args {
     output: Option<Target>,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    #[command(flatten)]
+    weights: Weights,
 }
 
 /// Where logits go.
@@ -111,7 +113,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         }
     }
     let resolved = models::resolve(Some(&args.model), context)?;
-    let file = session::open(&resolved)?;
+    let file = session::open_as(&resolved, args.weights, context)?;
     let gguf = session::parse(&file, &resolved)?;
     let rows = if args.all { args.ids.len() } else { 1 };
     let options = LoadOptions {

@@ -11,7 +11,7 @@ use redline_gguf::TokenId;
 use redline_model::{LoadOptions, Model, Properties};
 use redline_tokenizer::{EncodeOptions, Tokenizer};
 
-use crate::cli::Compute;
+use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::perplexity::{Estimate, MIN_WINDOW, Windows, surprisals};
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     chunks: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    #[command(flatten)]
+    weights: Weights,
 }
 
 /// Machine-readable result.
@@ -78,7 +80,7 @@ struct Window {
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let text = read(args.file.as_deref())?;
     let resolved = models::resolve(Some(&args.model), context)?;
-    let file = session::open(&resolved)?;
+    let file = session::open_as(&resolved, args.weights, context)?;
     // The disk is busy while the tokenizer is built.
     file.read_ahead();
     let gguf = session::parse(&file, &resolved)?;

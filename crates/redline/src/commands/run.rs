@@ -8,7 +8,7 @@ use redline_model::{ModelFile, Properties};
 use redline_tokenizer::Tokenizer;
 
 use super::repl;
-use crate::cli::Compute;
+use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::generate::{Answer, Generation, Generator};
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     pub(super) generation: Generation,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    #[command(flatten)]
+    weights: Weights,
     /// Positions to keep room for [default: what prompt and answer need; in a chat 4096]
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) context: Option<usize>,
@@ -78,7 +80,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         return Err(Usage("--json needs a prompt: a chat is for people".into()).into());
     }
     let resolved = models::resolve(args.model.as_deref(), context)?;
-    let file = session::open(&resolved)?;
+    let file = session::open_as(&resolved, args.weights, context)?;
     // The disk is busy while the tokenizer is built.
     file.read_ahead();
     let gguf = session::parse(&file, &resolved)?;

@@ -27,6 +27,24 @@ fn a_folder_without_a_tokenizer_has_logits_and_no_text() {
     assert!(sheet.stdout.contains("safetensors"), "{sheet:?}");
 }
 
+#[test]
+fn weights_quantised_at_load_are_those_that_quantize_writes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("m.gguf").display().to_string();
+    // Its rows are too short for blocks.
+    let folder = data("folders", "qwen2-gqa");
+    let written = redline(&["quantize", &folder, &file, "bf16"]);
+    assert_eq!(written.code, Some(0), "{written:?}");
+    let hash = |arguments: &[&str]| {
+        let all = [&["logits", "--ids", "3,1,4,1,5", "--json"], arguments].concat();
+        redline(&all).json()["logits_hash"].clone()
+    };
+    let at_load = hash(&[&folder, "--quantize", "bf16"]);
+    assert_eq!(at_load, hash(&[&file]));
+    assert_ne!(at_load, hash(&[&folder]));
+    redline(&["logits", &folder, "--ids", "1", "--quantize", "q9"]).fails(2, &["q9", "q8_0"]);
+}
+
 /// The golden models' vocabulary as a `tokenizer.json`.
 fn tokenizer_json() -> String {
     let file = std::fs::read(format!("{}/model.gguf", data("golden", "llama-rope3"))).unwrap();
