@@ -9,7 +9,7 @@ use redline_compute::Cpu;
 use redline_engine::{EndReason, Engine, EngineOptions, Outcome, Request, SamplingParams};
 use redline_gguf::TokenId;
 use redline_model::Model;
-use redline_tokenizer::Tokenizer;
+use redline_tokenizer::{AnswerStream, Channel, Fragment, Tokenizer};
 
 use crate::interrupt::Interrupt;
 use crate::prompt::Form;
@@ -98,11 +98,26 @@ fn random_seed() -> u64 {
 pub(crate) struct Answer {
     /// Its text, without the stop string.
     pub(crate) text: String,
+    /// What was thought before it, where the model's format marks that.
+    pub(crate) reasoning: String,
+    /// What is to be sent to tools, and to which.
+    pub(crate) calls: Vec<Call>,
     /// The stop string that ended it.
     pub(crate) stopped_by: Option<String>,
     /// The engine's account.
     pub(crate) outcome: Outcome,
 }
+
+/// What a model sends to a tool.
+#[derive(Debug, Default, PartialEq, serde::Serialize)]
+pub(crate) struct Call {
+    /// Where the format says it apart from the text.
+    pub(crate) recipient: Option<String>,
+    pub(crate) text: String,
+}
+
+/// Takes text as it comes.
+pub(crate) type Emit<'e> = &'e mut dyn FnMut(Channel, &str) -> anyhow::Result<()>;
 
 impl Answer {
     /// `eos`, `stop`, `length` or `cancelled`.
@@ -165,7 +180,8 @@ impl<'t> Generator<'t> {
         self.engine.context_length()
     }
 
-    /// Answers a prompt; `emit` gets the text as it comes. An interrupt ends the answer, not the
+    /// Answers a prompt; `emit` gets the text as it comes, stop strings being those of the answer alone.
+    /// An interrupt ends the answer, not the
     /// process.
     ///
     /// # Errors
@@ -175,8 +191,12 @@ impl<'t> Generator<'t> {
         prompt: Vec<TokenId>,
         generation: &Generation,
         interrupt: &Interrupt,
-        emit: &mut dyn FnMut(&str) -> anyhow::Result<()>,
+        emit: Emit<'_>,
     ) -> anyhow::Result<Answer> {
+        let mut stream = match self.continues {
+            true => AnswerStream::unsplit(self.tokenizer.stream_decoder().continuing()),
+            false => self.tokenizer.answer_stream(&prompt),
+        };
         let request = Request {
             max_tokens: generation.max_tokens(prompt.len(), self.engine.context_length()),
             prompt,
@@ -188,27 +208,31 @@ impl<'t> Generator<'t> {
             },
             logprobs: false,
         };
-        let decoder = self.tokenizer.stream_decoder();
-        let mut decoder = if self.continues {
-            decoder.continuing()
-        } else {
-            decoder
-        };
         let mut sink = Sink::new(&generation.stop, emit);
         let outcome = self
             .engine
-            .generate(&request, interrupt.flag(), &mut |token| {
-                sink.push(&decoder.push(token.id))
-            })
+            .generate(
+                &request,
+                interrupt.flag(),
+                &mut |token| match stream.push(token.id) {
+                    Some(fragment) => sink.push(&fragment, stream.recipient()),
+                    None => ControlFlow::Continue(()),
+                },
+            )
             .context("cannot generate")?;
         if sink.stopped_by.is_none() && sink.failure.is_none() {
-            let _ = sink.push(&decoder.finish());
+            let recipient = stream.recipient().map(str::to_owned);
+            if let Some(fragment) = stream.finish() {
+                let _ = sink.push(&fragment, recipient.as_deref());
+            }
             sink.finish();
         }
         match sink.failure {
             Some(failure) => Err(failure),
             None => Ok(Answer {
                 text: sink.text,
+                reasoning: sink.reasoning,
+                calls: sink.calls,
                 stopped_by: sink.stopped_by,
                 outcome,
             }),
@@ -219,47 +243,78 @@ impl<'t> Generator<'t> {
 /// Where decoded text goes.
 struct Sink<'e> {
     stops: StopMatcher,
-    emit: &'e mut dyn FnMut(&str) -> anyhow::Result<()>,
+    emit: Emit<'e>,
     text: String,
+    reasoning: String,
+    calls: Vec<Call>,
     stopped_by: Option<String>,
     failure: Option<anyhow::Error>,
 }
 
 impl<'e> Sink<'e> {
-    fn new(stops: &[String], emit: &'e mut dyn FnMut(&str) -> anyhow::Result<()>) -> Self {
+    fn new(stops: &[String], emit: Emit<'e>) -> Self {
         let stops = StopMatcher::new(stops);
         Self {
             stops,
             emit,
             text: String::new(),
+            reasoning: String::new(),
+            calls: Vec::new(),
             stopped_by: None,
             failure: None,
         }
     }
 
-    fn push(&mut self, text: &str) -> ControlFlow<()> {
-        let release = self.stops.push(text);
-        self.stopped_by = release.stopped_by;
-        self.emit(&release.text);
+    fn push(&mut self, fragment: &Fragment, recipient: Option<&str>) -> ControlFlow<()> {
+        let text = &fragment.text;
+        match fragment.channel {
+            Channel::Answer => {
+                let release = self.stops.push(text);
+                self.stopped_by = release.stopped_by;
+                self.text.push_str(&release.text);
+                self.emit(Channel::Answer, &release.text);
+            }
+            Channel::Reasoning => {
+                self.reasoning.push_str(text);
+                self.emit(Channel::Reasoning, text);
+            }
+            Channel::Call => {
+                self.call(recipient).push_str(text);
+                self.emit(Channel::Call, text);
+            }
+        }
         if self.stopped_by.is_some() || self.failure.is_some() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }
 
+    /// The text of the call to `recipient`.
+    fn call(&mut self, recipient: Option<&str>) -> &mut String {
+        let is_same = |call: &Call| call.recipient.as_deref() == recipient;
+        if !self.calls.last().is_some_and(is_same) {
+            self.calls.push(Call {
+                recipient: recipient.map(str::to_owned),
+                text: String::new(),
+            });
+        }
+        let last = self.calls.len() - 1;
+        &mut self.calls[last].text
+    }
+
     fn finish(&mut self) {
         if self.stopped_by.is_none() {
             let held = self.stops.finish();
-            self.emit(&held);
+            self.text.push_str(&held);
+            self.emit(Channel::Answer, &held);
         }
     }
 
-    fn emit(&mut self, text: &str) {
+    fn emit(&mut self, channel: Channel, text: &str) {
         if text.is_empty() {
             return;
         }
-        self.text.push_str(text);
-        if let Err(error) = (self.emit)(text) {
+        if let Err(error) = (self.emit)(channel, text) {
             self.failure = Some(error);
         }
     }
@@ -271,24 +326,60 @@ mod tests {
 
     #[test]
     fn text_flows_until_the_stop_string_and_a_failure_breaks_off() {
+        let said = |text: &str| Fragment {
+            channel: Channel::Answer,
+            text: text.to_owned(),
+        };
         let mut seen = String::new();
-        let mut emit = |text: &str| {
+        let mut emit = |_, text: &str| {
             seen.push_str(text);
             Ok(())
         };
         let mut sink = Sink::new(&["###".to_owned()], &mut emit);
-        assert!(sink.push("one #").is_continue());
-        assert!(sink.push("two ##").is_continue());
-        assert!(sink.push("# three").is_break());
+        assert!(sink.push(&said("one #"), None).is_continue());
+        assert!(sink.push(&said("two ##"), None).is_continue());
+        assert!(sink.push(&said("# three"), None).is_break());
         sink.finish();
         assert_eq!(sink.text, "one #two ");
         assert_eq!(sink.stopped_by.as_deref(), Some("###"));
         assert_eq!(seen, "one #two ");
 
-        let mut emit = |_: &str| anyhow::bail!("closed");
+        let mut emit = |_, _: &str| anyhow::bail!("closed");
         let mut sink = Sink::new(&[], &mut emit);
-        assert!(sink.push("a").is_break());
+        assert!(sink.push(&said("a"), None).is_break());
         assert!(sink.failure.is_some());
+    }
+
+    #[test]
+    fn only_the_answer_is_looked_for_stop_strings() {
+        let mut seen = Vec::new();
+        let mut emit = |channel, text: &str| {
+            seen.push((channel, text.to_owned()));
+            Ok(())
+        };
+        let mut sink = Sink::new(&["###".to_owned()], &mut emit);
+        let parts = [
+            (Channel::Reasoning, "a ### b", None),
+            (Channel::Call, "{", Some("f")),
+            (Channel::Call, "}", Some("f")),
+            (Channel::Call, "x", Some("g")),
+            (Channel::Answer, "yes", None),
+        ];
+        for (channel, text, recipient) in parts {
+            let text = text.to_owned();
+            assert!(
+                sink.push(&Fragment { channel, text }, recipient)
+                    .is_continue()
+            );
+        }
+        sink.finish();
+        assert_eq!((&*sink.reasoning, &*sink.text), ("a ### b", "yes"));
+        let call = |recipient: &str, text: &str| Call {
+            recipient: Some(recipient.to_owned()),
+            text: text.to_owned(),
+        };
+        assert_eq!(sink.calls, [call("f", "{}"), call("g", "x")]);
+        assert_eq!(seen.len(), 5);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod prompt;
 mod pull;
 mod quantize;
 mod session;
+mod speech;
 mod splitmix;
 mod stop;
 mod synth;

@@ -68,6 +68,16 @@ pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(line));
 }
 
+/// Writes text that is beside the answer to stderr, dimmed on a terminal.
+pub(crate) fn aside(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = if stderr_is_terminal() {
+        write!(stderr, "\u{1b}[2m{}\u{1b}[22m", printable(text))
+    } else {
+        write!(stderr, "{}", printable(text))
+    };
+}
+
 /// `text` without what could command a terminal: control characters other than line feed and tab
 /// become their escaped form (`\u{1b}`).
 pub(crate) fn printable(text: &str) -> String {

@@ -9,6 +9,7 @@ use crate::commands::Context;
 use crate::generate::Generator;
 use crate::output;
 use crate::prompt::{Conversation, Form};
+use crate::speech::Speech;
 
 const HELP: &str = "\
 /help    this
@@ -108,8 +109,10 @@ fn answer(
 ) -> anyhow::Result<String> {
     let prompt = conversation.prompt(form, model.tokenizer)?;
     let generation = args.generation.clone().with_seed();
-    let answer = generator.answer(prompt, &generation, &context.interrupt, &mut output::text)?;
-    output::raw(b"\n")?;
+    let mut speech = Speech::default();
+    let mut emit = |channel, text: &str| speech.say(channel, text);
+    let answer = generator.answer(prompt, &generation, &context.interrupt, &mut emit)?;
+    speech.end()?;
     if args.stats {
         output::note(&stats(&answer, &generation));
     }

@@ -11,10 +11,11 @@ use super::repl;
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
-use crate::generate::{Answer, Generation, Generator};
+use crate::generate::{Answer, Call, Generation, Generator};
 use crate::models::{self, Resolved};
 use crate::prompt::{Conversation, Form};
 use crate::session::{self, Computing};
+use crate::speech::Speech;
 use crate::{input, output};
 
 /// Flags of `run`.
@@ -51,6 +52,8 @@ struct Report<'a> {
     weights: &'static str,
     prompt_form: &'static str,
     text: &'a str,
+    reasoning: Option<&'a str>,
+    tool_calls: &'a [Call],
     tokens: Vec<u32>,
     end_reason: &'static str,
     stop_sequence_matched: Option<&'a str>,
@@ -155,18 +158,15 @@ fn once(
     let generation = args.generation.clone().with_seed();
     let positions = needed_positions(&prompt, &generation, model.gguf, context)?;
     let mut generator = model.load(form, Some(positions), context)?;
-    let mut emit = |text: &str| {
-        if context.json {
-            Ok(())
-        } else {
-            output::text(text)
-        }
-    };
-    let answer = generator.answer(prompt, &generation, &context.interrupt, &mut emit)?;
     if context.json {
+        let mut emit = |_, _: &str| Ok(());
+        let answer = generator.answer(prompt, &generation, &context.interrupt, &mut emit)?;
         return output::json(&report(&answer, &generation, form, model, context));
     }
-    output::raw(b"\n")?;
+    let mut speech = Speech::default();
+    let mut emit = |channel, text: &str| speech.say(channel, text);
+    let answer = generator.answer(prompt, &generation, &context.interrupt, &mut emit)?;
+    speech.end()?;
     if args.stats {
         output::note(&stats(&answer, &generation));
     }
@@ -211,6 +211,8 @@ fn report<'a>(
         weights: model.resolved.weights(),
         prompt_form: form.name(),
         text: &answer.text,
+        reasoning: Some(&*answer.reasoning).filter(|text| !text.is_empty()),
+        tool_calls: &answer.calls,
         tokens: outcome.generated.iter().map(|id| id.0).collect(),
         end_reason: answer.end_reason(),
         stop_sequence_matched: answer.stopped_by.as_deref(),
