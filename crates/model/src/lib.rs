@@ -20,6 +20,7 @@ mod hash;
 mod load;
 mod memory;
 mod plan;
+mod pooling;
 mod properties;
 mod weights;
 
@@ -32,8 +33,9 @@ pub use memory::MemoryPlan;
 pub use plan::{
     Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
 };
+pub use pooling::{Pooling, UnknownPooling, normalize};
 pub use properties::{
-    Biases, Experts, LayerAttention, LongFactors, NormPlacement, Pooling, Properties, Rope, Yarn,
+    Biases, Experts, LayerAttention, LongFactors, NormPlacement, Properties, Rope, Yarn,
 };
 pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
 pub use redline_gguf::TokenId;

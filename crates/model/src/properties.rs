@@ -4,6 +4,8 @@
 use redline_compute::MAX_EXPERTS_PER_TOKEN;
 use redline_compute::{Activation, AttentionShape, Norm, RopeStyle, RopeTable, Routing};
 
+use crate::Pooling;
+
 /// The transformer's shape and kinds: everything `forward` needs to know besides the weights.
 ///
 /// Made by `arch/`; every size is nonzero and agrees with a tensor that is in the file.
@@ -51,8 +53,8 @@ pub struct Properties {
     pub embedding_norm: bool,
     /// Rows of a table of token types, the first of which is added to every token's embedding.
     pub token_types: Option<usize>,
-    /// What a sequence's embedding is made of, where the file says.
-    pub pooling: Option<Pooling>,
+    /// What a sequence's embedding is made of.
+    pub pooling: Pooling,
     /// A learned table has a row for each of `context_length` positions, added to token embeddings.
     pub learned_positions: bool,
     /// Each head's attention has a sink.
@@ -93,17 +95,6 @@ pub enum NormPlacement {
     Around,
     /// `norm(x + f(x))`, and no norm after the last layer.
     AfterSum,
-}
-
-/// What a sequence's embedding is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooling {
-    /// The mean of all tokens' rows.
-    Mean,
-    /// The first token's row.
-    Cls,
-    /// The last token's row.
-    Last,
 }
 
 /// Which projections must have a bias.

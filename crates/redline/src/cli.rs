@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Tokenize(commands::tokenize::Args),
     /// Compute the logits of token ids, and the hash of their bits
     Logits(commands::logits::Args),
+    /// Compute the embeddings of texts
+    Embed(commands::embed::Args),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::Args),
     /// Measure load, prefill and decode against the machine's limits

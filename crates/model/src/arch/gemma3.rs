@@ -7,7 +7,7 @@
 use redline_compute::{Activation, RopeStyle};
 
 use super::keys::Keys;
-use crate::{Error, LayerAttention, NormPlacement, Properties, Rope};
+use crate::{Error, LayerAttention, NormPlacement, Pooling, Properties, Rope};
 
 /// Base of the local layers' rotation, where the file does not say.
 const LOCAL_ROPE_BASE: f64 = 10_000.0;
@@ -24,6 +24,7 @@ pub(super) fn properties(keys: &Keys<'_, '_>) -> Result<Properties, Error> {
     keys.refuse_softcap("attn_logit_softcapping")?;
     let mut properties = keys.decoder(RopeStyle::Neox)?;
     properties.activation = Activation::GeluTanh;
+    properties.pooling = keys.pooling_or(Pooling::Mean)?;
     properties.qk_norm = true;
     properties.norm_placement = NormPlacement::Around;
     properties.embedding_scale = (properties.hidden as f32).sqrt();

@@ -80,7 +80,7 @@ impl<'g, 'a> Keys<'g, 'a> {
             head: true,
             embedding_norm: false,
             token_types: None,
-            pooling: self.pooling()?,
+            pooling: self.pooling_or(Pooling::Last)?,
             learned_positions: false,
             sinks: false,
             experts: None,
@@ -312,17 +312,17 @@ impl<'g, 'a> Keys<'g, 'a> {
         Ok(layers)
     }
 
-    /// The pooling a converter wrote down.
+    /// The pooling a converter wrote down, or `default`.
     ///
     /// Source of the numbers: <https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h>,
     /// `llama_pooling_type`.
-    fn pooling(&self) -> Result<Option<Pooling>, Error> {
+    pub(super) fn pooling_or(&self, default: Pooling) -> Result<Pooling, Error> {
         let key = "pooling_type";
         match self.gguf.metadata().u64(&self.full(key))? {
-            None | Some(0) => Ok(None),
-            Some(1) => Ok(Some(Pooling::Mean)),
-            Some(2) => Ok(Some(Pooling::Cls)),
-            Some(3) => Ok(Some(Pooling::Last)),
+            None | Some(0) => Ok(default),
+            Some(1) => Ok(Pooling::Mean),
+            Some(2) => Ok(Pooling::Cls),
+            Some(3) => Ok(Pooling::Last),
             Some(found) => self.unsupported(key, "0 to 3 (none, mean, CLS, last)", &found),
         }
     }
@@ -338,6 +338,7 @@ impl<'g, 'a> Keys<'g, 'a> {
         properties.norm_placement = NormPlacement::AfterSum;
         properties.causal = false;
         properties.head = false;
+        properties.pooling = self.pooling_or(Pooling::Mean)?;
         properties.embedding_norm = true;
         properties.token_types = self.token_types(properties.hidden)?;
         Ok(properties)

@@ -1,6 +1,7 @@
 //! The verbs, one module each: its flags ([`clap::Args`]) and its `run`.
 
 pub(crate) mod bench;
+pub(crate) mod embed;
 pub(crate) mod inspect;
 pub(crate) mod limits;
 pub(crate) mod logits;
@@ -51,6 +52,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Tokenize(args) => tokenize::run(&args, &context),
         Command::Logits(args) => logits::run(&args, &context),
+        Command::Embed(args) => embed::run(&args, &context),
         Command::Perplexity(args) => perplexity::run(&args, &context),
         Command::Bench(args) => bench::run(&args, &context),
         Command::BenchWorker(args) => crate::bench::worker::run(&args, &context),
@@ -77,6 +79,7 @@ fn compute_flags(command: Option<&Command>) -> Compute {
             ..Compute::default()
         },
         Some(Command::Logits(args)) => args.compute.clone(),
+        Some(Command::Embed(args)) => args.compute.clone(),
         Some(Command::Perplexity(args)) => args.compute.clone(),
         Some(Command::Bench(args)) => args.compute.clone(),
         Some(Command::BenchWorker(args)) => args.compute.clone(),
