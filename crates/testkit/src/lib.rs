@@ -18,6 +18,8 @@ use std::path::PathBuf;
 pub const SMOLLM2: &str = "models/smollm2-135m-instruct-q4_1.gguf";
 /// Gemma 3 270M (base), Q4_K_M: `gemma3`, SentencePiece, no chat template.
 pub const GEMMA3: &str = "models/gemma-3-270m-q4_k_m.gguf";
+/// all-MiniLM-L6-v2, F32, a folder as transformers has it: `bert`, WordPiece.
+pub const MINILM: &str = "models/all-minilm-l6-v2";
 
 /// The path of `file` (relative to the cache), or, after reporting the calling test as skipped,
 /// `None`.

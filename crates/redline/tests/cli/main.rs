@@ -3,9 +3,11 @@
 
 mod bench;
 mod chat;
+mod embed;
 mod folder;
 mod generate;
 mod models;
+mod models_refused;
 mod perplexity;
 mod pull_http;
 mod pull_pypi;
