@@ -128,6 +128,42 @@ VARIANTS = {
         num_key_value_heads=3, head_dim=20, rms_norm_eps=1e-5, rope_parameters=rope(1000000.0),
         sliding_window=10, tie_word_embeddings=True,
     ),
+    # Mistral 7B's ratio of four queries to a key head, a window of a few positions, untied head.
+    "llama-window-gqa": mistral(
+        2601, hidden_size=32, intermediate_size=36, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=8, rms_norm_eps=1e-5, rope_parameters=rope(10000.0),
+        sliding_window=5, tie_word_embeddings=False,
+    ),
+    # Six queries on two key heads, a window of half the prompt.
+    "llama-window-wide": mistral(
+        2701, hidden_size=30, intermediate_size=40, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-6, rope_parameters=rope(10000.0),
+        sliding_window=33, tie_word_embeddings=False,
+    ),
+    # Llama-3 scaling of an odd number of heads, untied head.
+    "llama-rope3-odd": llama(
+        2801, hidden_size=30, intermediate_size=40, num_hidden_layers=3, num_attention_heads=5,
+        num_key_value_heads=5, head_dim=12, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        rope_parameters=rope(
+            10000.0, rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+            original_max_position_embeddings=128,
+        ),
+    ),
+    # Llama-3 scaling with other bands, three queries on one key head, tied head.
+    "llama-rope3-mqa": llama(
+        2904, hidden_size=33, intermediate_size=44, num_hidden_layers=3, num_attention_heads=3,
+        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        rope_parameters=rope(
+            2000.0, rope_type="llama3", factor=4.0, low_freq_factor=0.5, high_freq_factor=2.0,
+            original_max_position_embeddings=32,
+        ),
+    ),
+    # CodeLlama: Llama 2 with a base of a million.
+    "llama-code": llama(
+        3002, hidden_size=30, intermediate_size=48, num_hidden_layers=3, num_attention_heads=3,
+        num_key_value_heads=3, head_dim=10, rms_norm_eps=1e-5, rope_parameters=rope(1000000.0),
+        tie_word_embeddings=False,
+    ),
     # The proportions of Qwen2.5-0.5B: seven queries to a key head, tied head.
     "qwen2-gqa": qwen2(
         512, hidden_size=56, intermediate_size=60, num_hidden_layers=3, num_attention_heads=7,

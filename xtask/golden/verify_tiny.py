@@ -23,6 +23,8 @@ BEYOND_LLAMA_CPP = {
     "gpt-oss-yarn": "blends YaRN's frequencies between whole pairs",
     "gpt-oss-odd": "blends YaRN's frequencies between whole pairs",
     "llama-window": "reads no sliding window in llama files",
+    "llama-window-gqa": "reads no sliding window in llama files",
+    "llama-window-wide": "reads no sliding window in llama files",
     "phi3-window": "ignores the window of phi3 files",
     "qwen2-untied": "wants heads * head_dim = hidden in qwen2 files",
 }

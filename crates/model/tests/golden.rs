@@ -213,7 +213,7 @@ fn models() -> Vec<PathBuf> {
 
 /// The canonical arithmetic on these models: the hashes of the logits (of an encoder's rows).
 /// They change with `ARITHMETIC_VERSION` and with the golden data, with nothing else.
-const HASHES: [(&str, u64); 28] = [
+const HASHES: [(&str, u64); 33] = [
     ("bert-deep", 0x57a68cd6c1959d2d),
     ("bert-minilm", 0xf1be4148f9293038),
     ("bert-odd", 0xcff133763d6a73f0),
@@ -226,10 +226,15 @@ const HASHES: [(&str, u64); 28] = [
     ("gpt2-odd", 0xd9b36df3469fc512),
     ("gpt2-tied", 0x214ad6d8ac02f078),
     ("gpt2-untied", 0x61d37b56109e70aa),
+    ("llama-code", 0xdc288f01707a960b),
     ("llama-gqa", 0x606d380fd7250c7e),
     ("llama-linear-bias", 0xa26d7d0dc6de2028),
     ("llama-rope3", 0x495cb7b141ddf848),
+    ("llama-rope3-mqa", 0x0bacf47390225a53),
+    ("llama-rope3-odd", 0xec60dd185bcecfce),
     ("llama-window", 0xd2b54576e60773a6),
+    ("llama-window-gqa", 0xf643fd72bb6670b6),
+    ("llama-window-wide", 0x468845134deae429),
     ("nomic-bert-base", 0x7e042c1c81205678),
     ("nomic-bert-deep", 0xa26036cf84ef8bc3),
     ("nomic-bert-odd", 0xc54cd893bd013ccb),
