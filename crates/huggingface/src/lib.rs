@@ -2,7 +2,7 @@
 //! the same model would say.
 //!
 //! - [`Config`]: a configuration, checked; it declares the metadata.
-//! - [`Config::place`]: where a tensor goes, and how its weights change on the way.
+//! - [`Config::places`]: where a tensor goes, and how its weights change on the way.
 //!
 //! Everything here is arithmetic on names and bytes: files are opened elsewhere. Weights that do not
 //! change can stay where they are.
