@@ -27,6 +27,21 @@ pub(crate) fn check(plan: MemoryPlan) -> anyhow::Result<()> {
     }
 }
 
+/// Refuses `what`, of so many bytes, if the machine has no room for it.
+///
+/// # Errors
+/// If it takes more than is available. What cannot be found out refuses nothing.
+pub(crate) fn check_bytes(what: &str, required: u64) -> anyhow::Result<()> {
+    match available_bytes() {
+        Some(available) if required > available => bail!(
+            "not enough memory: {what} take {required} bytes ({}), available {available} bytes ({})",
+            units::bytes(required),
+            units::bytes(available)
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The lesser of what the machine has left and what this process's control groups allow.
 pub(crate) fn available_bytes() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
@@ -85,6 +100,16 @@ fn group_bytes(groups: &str, root: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_bytes_than_there_are_is_refused_by_name() {
+        check_bytes("weights", 0).unwrap();
+        let error = check_bytes("weights", u64::MAX).unwrap_err().to_string();
+        assert!(
+            error.contains("weights take 18446744073709551615 bytes"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn too_little_memory_is_refused_with_both_numbers() {

@@ -5,10 +5,31 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::interrupt::Interrupt;
 use crate::{output, units};
 
 /// Below this, nothing is told to a log.
 const WORTH_TELLING_BYTES: u64 = 16 << 20;
+
+/// Shows how far `work` is with a file of `total` bytes; Ctrl-C stops it where it tells of its progress.
+///
+/// # Errors
+/// Those of the work, or if it was stopped.
+pub(crate) fn of_file<T>(
+    label: &str,
+    total: u64,
+    interrupt: &Interrupt,
+    work: impl FnOnce(&mut dyn FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut shown = Progress::bytes(label, Some(total));
+    let result = work(&mut |done| {
+        anyhow::ensure!(!interrupt.asked(), "stopped before the file was whole");
+        shown.set(done);
+        Ok(())
+    });
+    shown.clear();
+    result
+}
 
 /// What work is counted in.
 #[derive(Debug, Clone, Copy)]

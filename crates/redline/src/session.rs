@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::folder;
 use crate::memory;
 use crate::models::Resolved;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::quantize::Plan;
 
 /// Positions a chat has room for where nobody says: a cache for a model's whole context can be larger
@@ -32,6 +32,9 @@ pub(crate) struct Computing {
     pub(crate) chunk_tokens: usize,
     /// Version of the canonical arithmetic.
     pub(crate) arithmetic_version: u32,
+    /// What the weights were quantised to at load, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quantized: Option<String>,
 }
 
 impl Computing {
@@ -43,6 +46,15 @@ impl Computing {
             threads: config.threads.get(),
             chunk_tokens: config.chunk_tokens.get(),
             arithmetic_version: ARITHMETIC_VERSION,
+            quantized: None,
+        }
+    }
+
+    /// The same, with weights so taken.
+    pub(crate) fn with(self, weights: Weights) -> Self {
+        Self {
+            quantized: weights.quantize.map(|quant| quant.to_string()),
+            ..self
         }
     }
 }
@@ -59,7 +71,7 @@ pub(crate) fn open(resolved: &Resolved) -> anyhow::Result<ModelFile> {
 /// showing how far it is.
 ///
 /// # Errors
-/// If it cannot be opened, or quantised.
+/// If it cannot be opened, or quantised, or memory is short.
 pub(crate) fn open_as(
     resolved: &Resolved,
     weights: Weights,
@@ -70,21 +82,17 @@ pub(crate) fn open_as(
         return Ok(file);
     };
     let gguf = parse(&file, resolved)?;
-    let cannot = || format!("cannot quantise {}", resolved.name);
-    let plan = Plan::new(&gguf, quant).with_context(cannot)?;
-    let mut shown = Progress::bytes(
-        &format!("quantise {} to {quant}", resolved.name),
-        Some(plan.bytes()),
-    );
-    let mut bytes = Vec::new();
-    let threads = context.config.threads.get();
-    let written = plan.write(threads, &mut bytes, &mut |done| {
-        anyhow::ensure!(!context.interrupt.asked(), "interrupted");
-        shown.set(done);
-        Ok(())
-    });
-    shown.clear();
-    written.with_context(cannot)?;
+    let quantised = || {
+        let plan = Plan::new(&gguf, quant)?;
+        memory::check_bytes("quantised weights", plan.bytes())?;
+        let (label, threads) = (format!("quantize to {quant}"), context.config.threads.get());
+        progress::of_file(&label, plan.bytes(), &context.interrupt, |progress| {
+            let mut bytes = Vec::with_capacity(plan.bytes() as usize);
+            plan.write(threads, &mut bytes, progress)?;
+            Ok(bytes)
+        })
+    };
+    let bytes = quantised().with_context(|| format!("cannot quantise {}", resolved.name))?;
     Ok(ModelFile::from_bytes(vec![bytes]))
 }
 

@@ -269,6 +269,7 @@ mod tests {
             threads: 1,
             chunk_tokens: 512,
             arithmetic_version: 1,
+            quantized: None,
         };
         let results = rows(&launches, &Cost::of_weights(1_000_000, 1e6), &limits);
         let build = Build {

@@ -11,7 +11,7 @@ use redline_model::{
 };
 use redline_tokenizer::{EncodeOptions, Tokenizer};
 
-use crate::cli::Compute;
+use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::session::Computing;
@@ -20,7 +20,7 @@ use crate::{input, models, output, session};
 /// Flags of `embed`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A GGUF file, a folder, a short name, or `synth:<shape>[:<quant>]`
+    /// A GGUF file, a folder of safetensors, a short name, or `synth:<shape>[:<quant>]`
     model: String,
     /// The texts; without any, the lines of stdin
     texts: Vec<String>,
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     no_normalize: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+    #[command(flatten)]
+    weights: Weights,
 }
 
 /// The answer, JSON with and without `--json`.
@@ -62,7 +64,7 @@ struct Embedding {
 pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let texts = texts(args)?;
     let resolved = models::resolve(Some(&args.model), context)?;
-    let file = session::open(&resolved)?;
+    let file = session::open_as(&resolved, args.weights, context)?;
     file.read_ahead();
     let gguf = session::parse(&file, &resolved)?;
     let properties = Properties::from_gguf(&gguf)
@@ -92,7 +94,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         normalized: !args.no_normalize,
         dimensions: properties.hidden,
         embeddings,
-        computing: Computing::new(&context.config),
+        computing: Computing::new(&context.config).with(args.weights),
     })
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         logits_hash: hex(hash.finish()),
         layers,
         logits: None,
-        computing: Computing::new(&context.config),
+        computing: Computing::new(&context.config).with(args.weights),
     };
     finish(report, sink, args.output.as_ref(), context.json)
 }

@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             seconds,
             tokens_per_s: computed_tokens as f64 / seconds,
             windows: parts,
-            computing: Computing::new(&context.config),
+            computing: Computing::new(&context.config).with(args.weights),
         },
         context.json,
     )

@@ -10,9 +10,8 @@ use crate::commands::Context;
 use crate::failure::Usage;
 use crate::mix::{self, Quant, UnknownQuant};
 use crate::models;
-use crate::progress::Progress;
 use crate::quantize::Plan;
-use crate::{output, units};
+use crate::{output, progress, units};
 
 /// Flags of `quantize`.
 #[derive(Debug, clap::Args)]
@@ -70,7 +69,10 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             "matrices are {format} already: their errors stay, and new ones come to them"
         ));
     }
-    create(&plan, quant, path, context)?;
+    let (label, threads) = (format!("quantize to {quant}"), context.config.threads.get());
+    progress::of_file(&label, plan.bytes(), &context.interrupt, |progress| {
+        plan.create(path, threads, progress)
+    })?;
     let written = Written {
         path,
         bytes: std::fs::metadata(path)?.len(),
@@ -94,19 +96,4 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         types.join(", ")
     ));
     output::line(path.display())
-}
-
-/// Writes the file, showing progress; Ctrl-C stops it.
-fn create(plan: &Plan<'_>, quant: Quant, path: &Path, context: &Context) -> anyhow::Result<()> {
-    let mut shown = Progress::bytes(&format!("quantize to {quant}"), Some(plan.bytes()));
-    let threads = context.config.threads.get();
-    let result = plan.create(path, threads, &mut |done| {
-        if context.interrupt.asked() {
-            anyhow::bail!("stopped before the file was whole");
-        }
-        shown.set(done);
-        Ok(())
-    });
-    shown.clear();
-    result
 }

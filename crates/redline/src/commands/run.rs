@@ -94,6 +94,7 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         file: &file,
         gguf: &gguf,
         tokenizer: &tokenizer,
+        weights: args.weights,
     };
     match prompt {
         Some(prompt) => once(&prompt, args, &form, &model, context),
@@ -115,6 +116,7 @@ pub(super) struct Opened<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     file: &'a ModelFile,
     gguf: &'a Gguf<'a>,
+    weights: Weights,
 }
 
 impl<'a> Opened<'a> {
@@ -224,7 +226,7 @@ fn report<'a>(
         decode_ms: outcome.decode.as_secs_f64() * 1e3,
         prefill_tokens_per_s: answer.prefill_rate(),
         decode_tokens_per_s: answer.decode_rate(),
-        computing: Computing::new(&context.config),
+        computing: Computing::new(&context.config).with(model.weights),
     }
 }
 

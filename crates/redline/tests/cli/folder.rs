@@ -35,10 +35,16 @@ fn weights_quantised_at_load_are_those_that_quantize_writes() {
     let folder = data("folders", "qwen2-gqa");
     let written = redline(&["quantize", &folder, &file, "bf16"]);
     assert_eq!(written.code, Some(0), "{written:?}");
-    let hash = |arguments: &[&str]| {
+    let logits = |arguments: &[&str]| {
         let all = [&["logits", "--ids", "3,1,4,1,5", "--json"], arguments].concat();
-        redline(&all).json()["logits_hash"].clone()
+        redline(&all).json()
     };
+    let hash = |arguments: &[&str]| logits(arguments)["logits_hash"].clone();
+    assert_eq!(
+        logits(&[&folder, "--quantize", "bf16"])["quantized"],
+        "bf16"
+    );
+    assert!(logits(&[&folder]).get("quantized").is_none());
     let at_load = hash(&[&folder, "--quantize", "bf16"]);
     assert_eq!(at_load, hash(&[&file]));
     assert_ne!(at_load, hash(&[&folder]));
