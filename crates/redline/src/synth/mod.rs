@@ -295,13 +295,13 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
             key("rope.dimension_count", shape.head_dim as u32)?;
             key("rope.scaling.original_context_length", shape.context)?;
         }
-        Architecture::Qwen2 => {}
+        Architecture::Qwen2 | Architecture::Gpt2 => {}
         Architecture::GptOss => {
             key("attention.key_length", shape.head_dim as u32)?;
             key("attention.value_length", shape.head_dim as u32)?;
             key("expert_feed_forward_length", shape.feed_forward as u32)?;
         }
-        Architecture::Gemma3 => {
+        Architecture::Gemma3 | Architecture::Qwen3 => {
             key("attention.key_length", shape.head_dim as u32)?;
             key("attention.value_length", shape.head_dim as u32)?;
         }
@@ -319,9 +319,13 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
         writer.metadata(&format!("{prefix}.rope.scaling.type"), "yarn")?;
         writer.metadata(&format!("{prefix}.rope.scaling.factor"), yarn.factor)?;
     }
-    writer.metadata(&format!("{prefix}.rope.freq_base"), shape.rope_base)?;
-    let eps = format!("{prefix}.attention.layer_norm_rms_epsilon");
-    writer.metadata(&eps, shape.norm_eps)?;
+    let eps = if shape.architecture == Architecture::Gpt2 {
+        "layer_norm_epsilon"
+    } else {
+        writer.metadata(&format!("{prefix}.rope.freq_base"), shape.rope_base)?;
+        "layer_norm_rms_epsilon"
+    };
+    writer.metadata(&format!("{prefix}.attention.{eps}"), shape.norm_eps)?;
     vocabulary::declare(shape, writer)?;
     writer.metadata("general.quantization_version", 2_u32)?;
     writer.metadata("general.file_type", recipe.quant.file_type())?;
@@ -330,7 +334,9 @@ fn declare(recipe: &Recipe, writer: &mut Writer) -> Result<(), redline_gguf::Err
 
 #[cfg(test)]
 mod tests {
+    use redline_compute::{Cpu, Isa};
     use redline_gguf::Gguf;
+    use redline_model::{LoadOptions, Model, ModelFile};
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -356,6 +362,14 @@ mod tests {
                 "ac861f0a521b1459f62ef5bb304f4d0c2a353f83068f5bd17fff90fa08de04d0",
             ),
             (
+                "tiny-qwen3:q4_k_m",
+                "a5c8f8c068ffeeecca1cf1d32a1c52104e359e4a149ecaaa0e84fb36026697e1",
+            ),
+            (
+                "tiny-gpt2:q8_0",
+                "e03d1d19ffd0ed21a892c618ccf3e798be7e17763f7b0ec3cc2271dec6d5ef51",
+            ),
+            (
                 "tiny-phi3:q4_k_m",
                 "c394a5e63d824406edd1eefa21a233afe195f1c234372889d332d115dcabf48d",
             ),
@@ -377,8 +391,20 @@ mod tests {
         }
     }
 
+    /// A model has every tensor its metadata speaks of and no other.
+    fn loads(name: &str, file: Vec<u8>) {
+        let file = ModelFile::from_bytes(vec![file]);
+        let options = LoadOptions {
+            context: Some(64),
+            ..LoadOptions::default()
+        };
+        let backend = Cpu::new(Isa::detect(), 1);
+        let loaded = Model::load(&file, &file.gguf().unwrap(), backend, &options, &mut |_| ());
+        assert!(loaded.is_ok(), "{name}: {:?}", loaded.err());
+    }
+
     #[test]
-    fn every_shape_that_is_small_parses_back_in_every_quantisation() {
+    fn every_shape_that_is_small_parses_back_and_loads_in_every_quantisation() {
         for shape in SHAPES.iter().filter(|shape| shape.name.starts_with("tiny")) {
             for quant in Quant::all() {
                 let recipe = Recipe::new(shape.name, &quant.to_string(), 0).unwrap();
@@ -402,6 +428,7 @@ mod tests {
                     gguf.metadata().require_str("redline.synth.shape").unwrap(),
                     shape.name
                 );
+                loads(shape.name, file);
             }
         }
     }
@@ -448,9 +475,9 @@ mod tests {
         );
         let recipe: Recipe = "gemma3-270m".parse().unwrap();
         assert_eq!(recipe.quant, Quant::Q4KM);
-        let error = "synth:gpt2".parse::<Recipe>().unwrap_err().to_string();
+        let error = "synth:gpt9".parse::<Recipe>().unwrap_err().to_string();
         assert!(
-            error.contains("gpt2") && error.contains("llama2-7b"),
+            error.contains("gpt9") && error.contains("llama2-7b"),
             "{error}"
         );
         let error = "synth:llama2-7b:q9"

@@ -9,6 +9,10 @@ pub(super) enum Architecture {
     Llama,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values.
     Qwen2,
+    /// Qwen3: norms of each query and key head.
+    Qwen3,
+    /// GPT-2: layer norms, learned positions, a network without a gate, biases everywhere.
+    Gpt2,
     /// Gemma 3: norms around every part, and of each head.
     Gemma3,
     /// Phi-3: query, key and value rows in one tensor, gate and up rows in another.
@@ -23,6 +27,8 @@ impl Architecture {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gpt2 => "gpt2",
             Self::Gemma3 => "gemma3",
             Self::Phi3 => "phi3",
             Self::GptOss => "gpt-oss",
@@ -43,6 +49,8 @@ pub(super) enum Tokenizer {
     Llama3,
     /// Byte-level BPE of Qwen2.
     Qwen2,
+    /// Byte-level BPE of GPT-2.
+    Gpt2,
     /// Byte-level BPE of SmolLM.
     SmolLm,
     /// Byte-level BPE of gpt-oss.
@@ -135,6 +143,24 @@ const QWEN: Shape = Shape {
     ..LLAMA
 };
 
+/// What the small Qwen3 share.
+const QWEN3: Shape = Shape {
+    architecture: Architecture::Qwen3,
+    context: 40_960,
+    head_dim: 128,
+    ..QWEN
+};
+
+/// What all GPT-2 share.
+const GPT2: Shape = Shape {
+    architecture: Architecture::Gpt2,
+    vocab: 50_257,
+    context: 1024,
+    tied: true,
+    tokenizer: Tokenizer::Gpt2,
+    ..LLAMA
+};
+
 /// What the small Phi-3 share.
 const PHI: Shape = Shape {
     architecture: Architecture::Phi3,
@@ -177,7 +203,7 @@ const GPT_OSS: Shape = Shape {
 };
 
 /// Every shape.
-pub(crate) const ALL: [Shape; 15] = [
+pub(crate) const ALL: [Shape; 19] = [
     Shape {
         name: "qwen2.5-0.5b",
         about: "Qwen/Qwen2.5-0.5B-Instruct",
@@ -199,6 +225,27 @@ pub(crate) const ALL: [Shape; 15] = [
         kv_heads: 2,
         head_dim: 128,
         ..QWEN
+    },
+    Shape {
+        name: "qwen3-0.6b",
+        about: "Qwen/Qwen3-0.6B",
+        layers: 28,
+        hidden: 1024,
+        feed_forward: 3072,
+        heads: 16,
+        kv_heads: 8,
+        ..QWEN3
+    },
+    Shape {
+        name: "gpt2",
+        about: "openai-community/gpt2",
+        layers: 12,
+        hidden: 768,
+        feed_forward: 3072,
+        heads: 12,
+        kv_heads: 12,
+        head_dim: 64,
+        ..GPT2
     },
     Shape {
         name: "smollm2-135m",
@@ -329,6 +376,32 @@ pub(crate) const ALL: [Shape; 15] = [
         vocab: 512,
         context: 512,
         ..QWEN
+    },
+    Shape {
+        name: "tiny-qwen3",
+        about: "a model of nobody: heads wider together than the residual stream",
+        layers: 2,
+        hidden: 128,
+        feed_forward: 512,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        vocab: 512,
+        context: 512,
+        ..QWEN3
+    },
+    Shape {
+        name: "tiny-gpt2",
+        about: "a model of nobody: learned positions, a network without a gate",
+        layers: 2,
+        hidden: 256,
+        feed_forward: 512,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 64,
+        vocab: 512,
+        context: 512,
+        ..GPT2
     },
     Shape {
         name: "tiny-gemma3",

@@ -1,5 +1,5 @@
 //! The tensors of a shape: names, dimensions and formats, in the order in which converters write
-//! them.
+//! them; GPT-2's, in the order in which they are used.
 //!
 //! Source of the names: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, checked against
 //! published files.
@@ -66,6 +66,9 @@ pub(super) fn list(shape: &Shape, quant: Quant) -> Vec<Tensor> {
         Role::Embedding
     };
     list.matrix("token_embd", shape.hidden, shape.vocab, head);
+    if shape.architecture == Architecture::Gpt2 {
+        list.float_matrix("position_embd", shape.hidden, shape.context as usize);
+    }
     if let Some(factors) = rope_factors(shape) {
         let (dims, content) = (vec![factors.len()], Content::Values(factors));
         list.push("rope_freqs.weight", dims, Format::F32, content);
@@ -108,6 +111,17 @@ impl List<'_> {
             self.gpt_oss_layer(name);
             return;
         }
+        if architecture == Architecture::Gpt2 {
+            let rows = queries + 2 * keys;
+            self.norm(&name("attn_norm"), hidden);
+            self.biased(&name("attn_qkv"), [hidden, rows], value);
+            self.biased(&name("attn_output"), [queries, hidden], Role::Output);
+            self.norm(&name("ffn_norm"), hidden);
+            self.biased(&name("ffn_up"), [hidden, feed_forward], Role::Plain);
+            self.biased(&name("ffn_down"), [feed_forward, hidden], down);
+            return;
+        }
+        let head_norms = gemma || architecture == Architecture::Qwen3;
         self.norm(&name("attn_norm"), hidden);
         self.matrix(&name("ffn_down"), feed_forward, hidden, down);
         if architecture == Architecture::Phi3 {
@@ -125,12 +139,12 @@ impl List<'_> {
             self.norm(&name("post_ffw_norm"), hidden);
         }
         self.norm(&name("ffn_norm"), hidden);
-        if gemma {
+        if head_norms {
             self.norm(&name("attn_k_norm"), head_dim);
         }
         self.projection(&name("attn_k"), keys, Role::Key);
         self.matrix(&name("attn_output"), queries, hidden, Role::Output);
-        if gemma {
+        if head_norms {
             self.norm(&name("attn_q_norm"), head_dim);
         }
         self.projection(&name("attn_q"), queries, Role::Plain);
@@ -161,15 +175,7 @@ impl List<'_> {
             }
             self.bias(&name(part), vec![rows, experts]);
         }
-        // Stored as they are, whatever the file's type.
-        let rms = (hidden as f64).sqrt().recip();
-        let router = Content::Matrix { rms };
-        self.push(
-            &name("ffn_gate_inp.weight"),
-            vec![hidden, experts],
-            Format::F32,
-            router,
-        );
+        self.float_matrix(&name("ffn_gate_inp"), hidden, experts);
         self.bias(&name("ffn_gate_inp"), vec![experts]);
         self.norm(&name("post_attention_norm"), hidden);
         self.push(
@@ -184,8 +190,7 @@ impl List<'_> {
             ("attn_q", hidden, queries),
             ("attn_v", hidden, keys),
         ] {
-            self.matrix(&name(part), cols, rows, Role::BesideExperts);
-            self.bias(&name(part), vec![rows]);
+            self.biased(&name(part), [cols, rows], Role::BesideExperts);
         }
     }
 
@@ -201,6 +206,11 @@ impl List<'_> {
         self.matrix(name, self.shape.hidden, rows, role);
     }
 
+    fn biased(&mut self, name: &str, [cols, rows]: [usize; 2], role: Role) {
+        self.matrix(name, cols, rows, role);
+        self.bias(name, vec![rows]);
+    }
+
     /// Weights whose products with values of variance 1 have variance 1: nothing blows up.
     fn matrix(&mut self, name: &str, cols: usize, rows: usize, role: Role) {
         let facts = Facts {
@@ -214,10 +224,18 @@ impl List<'_> {
             experts: false,
         };
         let format = self.quant.format(matrix, facts);
-        let content = Content::Matrix {
-            rms: (cols as f64).sqrt().recip(),
-        };
-        self.push(&format!("{name}.weight"), vec![cols, rows], format, content);
+        self.matrix_as(format, name, [cols, rows]);
+    }
+
+    /// What quantizers store as it is, whatever the file's type.
+    fn float_matrix(&mut self, name: &str, cols: usize, rows: usize) {
+        self.matrix_as(Format::F32, name, [cols, rows]);
+    }
+
+    fn matrix_as(&mut self, format: Format, name: &str, [cols, rows]: [usize; 2]) {
+        let rms = (cols as f64).sqrt().recip();
+        let name = format!("{name}.weight");
+        self.push(&name, vec![cols, rows], format, Content::Matrix { rms });
     }
 
     fn norm(&mut self, name: &str, width: usize) {
@@ -227,6 +245,9 @@ impl List<'_> {
             Format::F32,
             Content::Norm,
         );
+        if self.shape.architecture == Architecture::Gpt2 {
+            self.bias(name, vec![width]);
+        }
     }
 
     fn push(&mut self, name: &str, dims: Vec<usize>, format: Format, content: Content) {
@@ -276,6 +297,8 @@ mod tests {
         for (name, count, weights) in [
             ("qwen2.5-0.5b", 290, 494_032_768),
             ("qwen2.5-1.5b", 338, 1_543_714_304),
+            ("qwen3-0.6b", 310, 596_049_920),
+            ("gpt2", 148, 124_439_808),
             ("smollm2-135m", 272, 134_515_008),
             ("llama3.2-1b", 147, 1_235_814_400 + 32),
             ("llama2-7b", 291, 6_738_415_616),

@@ -69,25 +69,41 @@ const GPT_OSS_SPECIALS: &[(u32, &str)] = &[
     (200_018, "<|endofprompt|>"),
 ];
 
+/// What those of SentencePiece share with Llama 2's.
+const LLAMA2: Kind = Kind {
+    pre: "default",
+    sentence_piece: true,
+    specials: &[(0, "<unk>"), (1, "<s>"), (2, "</s>")],
+    bos: "<s>",
+    eos: "</s>",
+    unknown: Some("<unk>"),
+    padding: None,
+    add_bos: true,
+    add_space_prefix: None,
+};
+
+/// What byte-level ones share with Qwen 2's.
+const QWEN2: Kind = Kind {
+    pre: "qwen2",
+    sentence_piece: false,
+    specials: QWEN2_SPECIALS,
+    bos: "<|endoftext|>",
+    eos: "<|im_end|>",
+    unknown: None,
+    padding: Some("<|endoftext|>"),
+    add_bos: false,
+    add_space_prefix: None,
+};
+
 impl Tokenizer {
     const fn kind(self) -> Kind {
         match self {
-            Self::Llama2 => Kind {
-                pre: "default",
-                sentence_piece: true,
-                specials: &[(0, "<unk>"), (1, "<s>"), (2, "</s>")],
-                bos: "<s>",
-                eos: "</s>",
-                unknown: Some("<unk>"),
-                padding: None,
-                add_bos: true,
-                add_space_prefix: None,
-            },
+            Self::Llama2 => LLAMA2,
             Self::Phi3 => Kind {
                 specials: PHI3_SPECIALS,
                 eos: "<|endoftext|>",
                 padding: Some("<|endoftext|>"),
-                ..Self::Llama2.kind()
+                ..LLAMA2
             },
             Self::Gemma => Kind {
                 specials: &[(0, "<pad>"), (1, "<eos>"), (2, "<bos>"), (3, "<unk>")],
@@ -95,7 +111,7 @@ impl Tokenizer {
                 eos: "<eos>",
                 padding: Some("<pad>"),
                 add_space_prefix: Some(false),
-                ..Self::Llama2.kind()
+                ..LLAMA2
             },
             Self::Llama3 => Kind {
                 pre: "llama-bpe",
@@ -108,25 +124,22 @@ impl Tokenizer {
                 eos: "<|eot_id|>",
                 padding: None,
                 add_bos: true,
-                ..Self::Qwen2.kind()
+                ..QWEN2
             },
-            Self::Qwen2 => Kind {
-                pre: "qwen2",
-                sentence_piece: false,
-                specials: QWEN2_SPECIALS,
-                bos: "<|endoftext|>",
-                eos: "<|im_end|>",
-                unknown: None,
-                padding: Some("<|endoftext|>"),
-                add_bos: false,
-                add_space_prefix: None,
-            },
+            Self::Qwen2 => QWEN2,
             Self::GptOss => Kind {
                 pre: "gpt-4o",
                 specials: GPT_OSS_SPECIALS,
                 bos: "<|startoftext|>",
                 eos: "<|return|>",
-                ..Self::Qwen2.kind()
+                ..QWEN2
+            },
+            Self::Gpt2 => Kind {
+                pre: "gpt-2",
+                specials: &[(50_256, "<|endoftext|>")],
+                eos: "<|endoftext|>",
+                padding: None,
+                ..QWEN2
             },
             Self::SmolLm => Kind {
                 pre: "smollm",
@@ -136,7 +149,7 @@ impl Tokenizer {
                 unknown: Some("<|endoftext|>"),
                 padding: Some("<|im_end|>"),
                 add_space_prefix: Some(false),
-                ..Self::Qwen2.kind()
+                ..QWEN2
             },
         }
     }
@@ -329,6 +342,7 @@ mod tests {
             "tiny-qwen2",
             "tiny-gemma3",
             "tiny-phi3",
+            "tiny-gpt2",
             "smollm2-135m",
             "llama3.2-1b",
         ] {
