@@ -36,16 +36,23 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
     product / (length(a) * length(b))
 }
 
+/// What another implementation made, and its texts.
+fn conformance(file: &str) -> (Value, Vec<String>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
+    let reference = std::fs::read(folder.join(file)).unwrap();
+    let reference: Value = serde_json::from_slice(&reference).unwrap();
+    let texts = serde_json::from_value(reference["texts"].clone()).unwrap();
+    (reference, texts)
+}
+
+/// `xtask/golden/minilm.py` says how the reference was made.
 #[test]
-fn minilm_agrees_with_transformers_on_twenty_texts() {
+fn minilm_agrees_with_sentence_transformers_on_twenty_texts() {
     let Some(folder) = cached(MINILM) else { return };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/minilm.json");
-    let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let texts = reference["texts"].as_array().unwrap().iter();
-    let texts: Vec<&str> = texts.map(|text| text.as_str().unwrap()).collect();
+    let (reference, texts) = conformance("minilm.json");
     assert_eq!(texts.len(), 20);
     let mut arguments = vec!["embed", folder.to_str().unwrap(), "--json"];
-    arguments.extend(&texts);
+    arguments.extend(texts.iter().map(String::as_str));
     let outcome = redline(&arguments);
     let json = outcome.json();
     assert_eq!(json["pooling"], "mean");
@@ -60,6 +67,37 @@ fn minilm_agrees_with_transformers_on_twenty_texts() {
         assert!((length(found) - 1.0).abs() < 1e-6);
     }
     println!("cosine of at least {worst}");
+}
+
+/// Tiny models, `xtask/golden/tiny_embeddings.py`: each pooling is its own reference's, and no other's.
+#[test]
+fn every_pooling_agrees_with_transformers() {
+    let (reference, texts) = conformance("tiny_embeddings.json");
+    let models = reference["models"].as_object().unwrap();
+    assert_eq!(models.len(), 5);
+    for (variant, expected) in models {
+        let model = golden(variant);
+        for (text, ids) in texts.iter().zip(reference["ids"].as_array().unwrap()) {
+            let found = redline(&["tokenize", &model, text, "--json"]).json();
+            assert_eq!(&found["ids"], ids, "{variant}: {text:?}");
+        }
+        for pooling in ["mean", "cls", "last"] {
+            let mut arguments = vec!["embed", &model, "--pooling", pooling];
+            arguments.extend(texts.iter().map(String::as_str));
+            for (i, found) in embeddings(&redline(&arguments)).iter().enumerate() {
+                for (theirs, rows) in expected.as_object().unwrap() {
+                    let cosine = cosine(found, &numbers(&rows[i]));
+                    let agrees = cosine >= 0.999_99;
+                    assert_eq!(
+                        agrees,
+                        theirs == pooling,
+                        "{variant}: {pooling} of {:?} and {theirs}: {cosine}",
+                        texts[i]
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
