@@ -8,7 +8,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::json;
+use super::{guard, json};
 
 /// The message of `raise_exception`.
 #[derive(Debug, thiserror::Error)]
@@ -20,24 +20,31 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     // The one shows the sandbox, the other's output grows with the square of what it is given.
     environment.remove_global("debug");
     environment.remove_filter("pprint");
+    // Not Jinja's, and what is looked up in its maps is looked up in each of many.
+    environment.remove_filter("chain");
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", to_json);
+    guard::install(environment);
 }
 
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
+fn raise_exception(state: &State<'_, '_>, message: &Value) -> Result<Value, Error> {
+    let raised = Raised(guard::text(state, message)?);
+    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
 }
 
 /// The function `strftime_now(format)`, at the time `now`, in UTC.
 pub(super) fn strftime(now: SystemTime) -> Value {
-    Value::from_function(move |format: String| -> Result<String, Error> {
-        let fail =
-            |error| Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error);
-        let now = Timestamp::try_from(now)
-            .map_err(fail)?
-            .to_zoned(TimeZone::UTC);
-        jiff::fmt::strtime::format(format, &now).map_err(fail)
-    })
+    Value::from_function(
+        move |state: &State<'_, '_>, format: &Value| -> Result<String, Error> {
+            let format = guard::text(state, format)?;
+            let fail =
+                |error| Error::new(ErrorKind::InvalidOperation, "strftime_now").with_source(error);
+            let now = Timestamp::try_from(now)
+                .map_err(fail)?
+                .to_zoned(TimeZone::UTC);
+            jiff::fmt::strtime::format(format, &now).map_err(fail)
+        },
+    )
 }
 
 /// The methods of Python's strings, lists and dicts.

@@ -51,9 +51,10 @@ impl Json<'_> {
                 self.container(['[', ']'], elements, depth)?;
             }
             ValueKind::Map => {
-                let entry = |key: Value| Ok((Some(key.clone()), value.get_item(&key)?));
-                let entries: Vec<_> = value.try_iter()?.map(entry).collect::<Result<_, Error>>()?;
-                self.container(['{', '}'], entries.into_iter(), depth)?;
+                let pairs = value.as_object().and_then(|map| map.try_iter_pairs());
+                let entries = pairs.into_iter().flatten();
+                let entries = entries.map(|(key, element)| (Some(key), element));
+                self.container(['{', '}'], entries, depth)?;
             }
             other => return Err(refuse(&format!("{other} has no JSON"))),
         }

@@ -7,16 +7,17 @@
 
 mod deep_stack;
 mod functions;
+mod guard;
 mod json;
 mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write};
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, machinery};
 
 use crate::error::Error;
 use functions::Raised;
@@ -128,18 +129,16 @@ impl ChatTemplate {
         let rendered: Result<_, Error> = deep_stack::run(stack, || {
             let mut environment = environment.clone();
             environment.set_fuel(Some(limits.fuel));
-            let mut output = Capped {
-                text: Vec::new(),
-                limit: limits.output,
-            };
             let context = self.context(messages, add_generation_prompt, now);
-            environment
-                .get_template(NAME)
-                .and_then(|template| template.render_captured_to(context, &mut output).map(drop))
-                .map_err(|error| limits.explain(&error))?;
-            Ok(output.text)
+            evaluate(&environment, context).map_err(|error| limits.explain(&error))
         })?;
-        String::from_utf8(rendered?).map_err(|error| Error::TemplateFailed(error.to_string()))
+        let text = rendered?;
+        if text.len() > limits.output {
+            return Err(Error::TemplateOutput {
+                limit: limits.output,
+            });
+        }
+        Ok(text)
     }
 
     fn context(&self, messages: &[Message], add_generation_prompt: bool, now: SystemTime) -> Value {
@@ -189,6 +188,26 @@ fn compile(source: &str) -> Result<Environment<'static>, Problem> {
         .map_err(|error: minijinja::Error| Problem::Syntax(describe(&error)))
 }
 
+/// What the template writes, as long as there is fuel.
+fn evaluate(environment: &Environment<'_>, context: Value) -> Result<String, minijinja::Error> {
+    let template = environment.get_template(NAME)?;
+    let compiled = machinery::get_compiled_template(&template);
+    let guarded = guard::guard(&compiled.instructions);
+    let blocks = BTreeMap::new();
+    let mut text = String::new();
+    let mut output = machinery::make_string_output(&mut text);
+    machinery::eval(
+        environment,
+        &guarded,
+        context,
+        &blocks,
+        &mut output,
+        AutoEscape::None,
+    )?;
+    drop(output);
+    Ok(text)
+}
+
 /// Jinja as templates of transformers know it.
 fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
@@ -231,9 +250,6 @@ impl Limits {
             }
             match cause.downcast_ref().map(minijinja::Error::kind) {
                 Some(ErrorKind::OutOfFuel) => return Error::TemplateFuel { limit: self.fuel },
-                Some(ErrorKind::WriteFailure) => {
-                    return Error::TemplateOutput { limit: self.output };
-                }
                 _ => source = cause.source(),
             }
         }
@@ -245,24 +261,4 @@ impl Limits {
 fn describe(error: &minijinja::Error) -> String {
     // Without the alternate form there are no excerpts of the template.
     error.to_string()
-}
-
-/// A text that refuses to grow past its limit.
-struct Capped {
-    text: Vec<u8>,
-    limit: usize,
-}
-
-impl Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.text.len() {
-            return Err(io::Error::other("the output is full"));
-        }
-        self.text.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

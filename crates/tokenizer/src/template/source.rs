@@ -1,11 +1,26 @@
 //! What is done to a template's text before Jinja reads it.
 //!
 //! Code in one tag is limited: the engine folds constants in time that grows with the square of an
-//! expression's length. And the statement `{% generation %}`, which transformers adds to Jinja to mark
+//! expression's length, and no list may be repeated in it, since a repeated constant is folded whatever
+//! its length. And the statement `{% generation %}`, which transformers adds to Jinja to mark
 //! what the assistant said, becomes an empty `with`: it renders what is in it, in a scope of its own.
 
 /// Most bytes of code in one tag, without the contents of its strings. Real ones have some hundreds.
 const MAX_TAG_BYTES: usize = 2048;
+
+/// Words that a value follows.
+const OPERATORS: [&str; 10] = [
+    "and",
+    "elif",
+    "else",
+    "if",
+    "in",
+    "is",
+    "not",
+    "or",
+    "recursive",
+    "set",
+];
 
 /// The text for Jinja.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
@@ -14,15 +29,24 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     while let Some(start) = tag_start(rest) {
         let (before, from_tag) = rest.split_at(start);
         let (end, code_bytes) = measure(from_tag);
-        if code_bytes > MAX_TAG_BYTES {
-            let line = 1 + source[..source.len() - from_tag.len()]
+        let (tag, after) = from_tag.split_at(end);
+        let line = || {
+            1 + source[..source.len() - from_tag.len()]
                 .matches('\n')
-                .count();
+                .count()
+        };
+        if code_bytes > MAX_TAG_BYTES {
             return Err(format!(
-                "the tag in line {line} has {code_bytes} bytes of code: expected at most {MAX_TAG_BYTES}"
+                "the tag in line {} has {code_bytes} bytes of code: expected at most {MAX_TAG_BYTES}",
+                line()
             ));
         }
-        let (tag, after) = from_tag.split_at(end);
+        if may_repeat_list(tag) {
+            return Err(format!(
+                "the tag in line {} has a list and a product",
+                line()
+            ));
+        }
         result.push_str(before);
         result.push_str(&without_generation(tag).unwrap_or_else(|| tag.to_owned()));
         rest = after;
@@ -58,6 +82,36 @@ fn measure(text: &str) -> (usize, usize) {
         at += 1;
     }
     (bytes.len(), code_bytes)
+}
+
+/// Whether there is a list and, somewhere, a product.
+fn may_repeat_list(tag: &str) -> bool {
+    if tag.starts_with("{#") {
+        return false;
+    }
+    let bytes = tag.as_bytes();
+    let (mut at, mut has_list, mut has_product) = (2, false, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'"' | b'\'') => at = string_end(bytes, at + 1, quote),
+            b'[' => has_list |= !is_operand(&tag[..at]),
+            // Not where arguments are unpacked.
+            b'*' => has_product |= !tag[..at].trim_end().ends_with(['(', ',', '*']),
+            _ => {}
+        }
+        at += 1;
+    }
+    has_list && has_product
+}
+
+/// Whether code ends in something that has elements, so that a bracket after it is an index.
+fn is_operand(code: &str) -> bool {
+    let is_word = |character: char| character.is_alphanumeric() || character == '_';
+    let start = code.trim_end_matches(is_word).len();
+    match &code[start..] {
+        "" => code.ends_with([')', ']', '}', '"', '\'']),
+        word => !OPERATORS.contains(&word),
+    }
 }
 
 /// Where the string that goes on at `at` has its closing quote.
@@ -121,6 +175,25 @@ mod tests {
         check("{% a }} %} b", (10, 9));
         check("{# {{ #} b", (8, 0));
         check("{{ 'open", (8, 4));
+    }
+
+    #[test]
+    fn products_of_lists_are_refused() {
+        let check = |tag, expected| assert_eq!(may_repeat_list(tag), expected, "{tag}");
+        check("{{ [1] * 9 }}", true);
+        check("{{ 9*([1]) }}", true);
+        check("{{ 1 in[1]*9 }}", true);
+        check("{% if [[1]] * 9 %}", true);
+        check("{{ x[0] * 2 + f()[1] * 'a'[0] }}", false);
+        check("{{ f(*[1], **x) }}", false);
+        check("{{ [1, '*'] }}", false);
+        check("{{ '[' * 9 }}", false);
+        check("{# [1] * 9 #}", false);
+        let error = prepare("\n{% set x = [1] * 9 %}").unwrap_err();
+        assert!(
+            error.contains("line 2") && error.contains("product"),
+            "{error}"
+        );
     }
 
     #[test]
