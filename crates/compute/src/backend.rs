@@ -110,6 +110,8 @@ pub enum KvFormat {
     /// Half precision, rounded to nearest even.
     #[default]
     F16,
+    /// As they are computed.
+    F32,
     /// Eight bits by the rule of activations, in groups of 32 elements of a head (the last may be
     /// shorter) with a scale in half precision.
     Q8_0,
@@ -132,13 +134,14 @@ pub struct KvShape {
 
 impl KvFormat {
     /// Every format.
-    pub const ALL: [Self; 2] = [Self::F16, Self::Q8_0];
+    pub const ALL: [Self; 3] = [Self::F16, Self::F32, Self::Q8_0];
 
-    /// `f16` or `q8_0`.
+    /// `f16`, `f32` or `q8_0`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
+            Self::F32 => "f32",
             Self::Q8_0 => "q8_0",
         }
     }
@@ -148,6 +151,7 @@ impl KvFormat {
     pub const fn vector_bytes(self, head_dim: usize) -> usize {
         match self {
             Self::F16 => 2 * head_dim,
+            Self::F32 => 4 * head_dim,
             Self::Q8_0 => head_dim + 2 * head_dim.div_ceil(32),
         }
     }
@@ -174,7 +178,7 @@ impl std::str::FromStr for KvFormat {
 
 /// A name that is no [`KvFormat`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown format of keys and values {found:?}: expected f16 or q8_0")]
+#[error("unknown format of keys and values {found:?}: expected f16, f32 or q8_0")]
 pub struct UnknownKvFormat {
     found: String,
 }

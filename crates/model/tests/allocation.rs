@@ -23,7 +23,10 @@ fn steps_allocate_nothing() {
     for shape in [LLAMA, MISTRAL, QWEN2, GEMMA3, GPT_OSS] {
         let file = TinyModel::new(shape).file();
         for (isa, (threads, kv_format)) in Isa::available().into_iter().flat_map(|isa| {
-            [(1, KvFormat::F16), (2, KvFormat::F16), (2, KvFormat::Q8_0)].map(|rest| (isa, rest))
+            let two = KvFormat::ALL.map(|format| (2, format));
+            std::iter::once((1, KvFormat::F16))
+                .chain(two)
+                .map(move |rest| (isa, rest))
         }) {
             let options = LoadOptions {
                 kv_format,

@@ -51,7 +51,7 @@ pub(crate) struct Compute {
     )]
     pub(crate) isa: Option<Isa>,
     /// How keys and values are stored [default: f16]
-    #[arg(long, value_name = "f16|q8_0", help_heading = "Computing")]
+    #[arg(long, value_name = "f16|f32|q8_0", help_heading = "Computing")]
     pub(crate) kv: Option<KvFormat>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", help_heading = "Computing")]

@@ -91,6 +91,16 @@ impl<S: Simd> Kernel<S> for Store<'_> {
             match (self.format, self.is_value) {
                 (KvFormat::F16, true) => store_halves(s, x, &mut slab[value]),
                 (KvFormat::F16, false) => spread_halves(s, x, lane, &mut slab[keys]),
+                (KvFormat::F32, true) => {
+                    for (x, to) in x.iter().zip(slab[value].as_chunks_mut().0) {
+                        *to = x.to_le_bytes();
+                    }
+                }
+                (KvFormat::F32, false) => {
+                    for (x, to) in x.iter().zip(slab[keys].as_chunks_mut::<64>().0) {
+                        to.as_chunks_mut().0[lane] = x.to_le_bytes();
+                    }
+                }
                 (KvFormat::Q8_0, true) => {
                     let (quants, scales) = slab[value].split_at_mut(head_dim);
                     let groups = x.chunks(GROUP).zip(quants.chunks_mut(GROUP));
@@ -196,6 +206,13 @@ pub(crate) fn widen_keys<S: Simd>(
                 s.store(s.widen_f16(halves), to);
             }
         }
+        KvFormat::F32 => {
+            let (keys, _) = bytes.as_chunks::<64>();
+            for (i, (keys, to)) in keys.iter().zip(&mut *to).enumerate() {
+                s.prefetch_far(ahead, offset + 64 * i);
+                s.store(s.load_bytes(keys), to);
+            }
+        }
         KvFormat::Q8_0 => {
             let (quants, scales) = bytes.split_at(16 * slab.head_dim);
             let groups = quants
@@ -250,6 +267,17 @@ pub(crate) fn widen_values<S: Simd, const V: usize>(
                     padded[..tail.len()].copy_from_slice(tail);
                     s.store(s.widen_f16(&padded), &mut to[vectors.len()]);
                 }
+            }
+            KvFormat::F32 => {
+                let value = &value[4 * elements.start..4 * elements.end];
+                for line in (0..value.len()).step_by(64) {
+                    s.prefetch_far(ahead, position * width + 4 * elements.start + line);
+                }
+                let to = to.as_flattened_mut();
+                for (x, to) in value.as_chunks().0.iter().zip(&mut *to) {
+                    *to = f32::from_le_bytes(*x);
+                }
+                to[elements.len()..].fill(0.0);
             }
             KvFormat::Q8_0 => {
                 s.prefetch_far(ahead, position * width + elements.start);

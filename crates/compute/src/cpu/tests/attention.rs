@@ -161,6 +161,7 @@ impl Attended {
                 .iter()
                 .map(|x| quant::Half::from_f32(*x).to_f32())
                 .collect(),
+            KvFormat::F32 => x.to_vec(),
             KvFormat::Q8_0 => x.chunks(32).flat_map(quantized).collect(),
         }
     }

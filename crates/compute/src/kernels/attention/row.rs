@@ -36,6 +36,7 @@ impl Tile<'_> {
         let place = positions.start % CHUNK;
         match values.format {
             KvFormat::F16 => self.add_all(s, place, values.halves(offsets, ahead)),
+            KvFormat::F32 => self.add_all(s, place, values.floats(offsets, ahead)),
             KvFormat::Q8_0 => self.add_all(s, place, values.quants(offsets, ahead)),
         }
     }

@@ -43,6 +43,13 @@ impl<'a> Slab<'a> {
         Halves(self.stored(positions, ahead))
     }
 
+    /// Values of `positions`, in F32; `ahead`, a slab like this, is asked for meanwhile.
+    #[inline(always)]
+    pub(crate) fn floats(self, positions: Range<usize>, ahead: &'a [u8]) -> Floats<'a> {
+        assert!(self.format == KvFormat::F32, "F32");
+        Floats(self.stored(positions, ahead))
+    }
+
     /// Values of `positions`, quantised; `ahead`, a slab like this, is asked for meanwhile.
     #[inline(always)]
     pub(crate) fn quants(self, positions: Range<usize>, ahead: &'a [u8]) -> Quants<'a> {
@@ -80,11 +87,13 @@ impl<'a> Stored<'a> {
         &self.bytes[position * self.width..][..self.width]
     }
 
-    /// Asks for the next line in the order of `ask`, with two vectors in `bytes`.
+    /// Asks for the next lines in the order of `ask`, with two vectors in `bytes`.
     #[inline(always)]
     fn ask<S: Simd>(self, s: S, position: usize, vector: usize, bytes: usize) {
         let before = vector / 2 * PAGE_POSITIONS + position;
-        s.prefetch_far(self.ahead, before * bytes);
+        for line in (0..bytes).step_by(64) {
+            s.prefetch_far(self.ahead, before * bytes + line);
+        }
     }
 }
 
@@ -106,6 +115,27 @@ impl Values for Halves<'_> {
     #[inline(always)]
     fn ask<S: Simd>(self, s: S, position: usize, vector: usize) {
         self.0.ask(s, position, vector, 64);
+    }
+}
+
+/// Values in F32.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats<'a>(Stored<'a>);
+
+impl Values for Floats<'_> {
+    #[inline(always)]
+    fn positions(self) -> usize {
+        self.0.positions
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(self, s: S, position: usize, vector: usize) -> S::F32 {
+        s.load_bytes(&self.0.value(position).as_chunks().0[vector])
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(self, s: S, position: usize, vector: usize) {
+        self.0.ask(s, position, vector, 128);
     }
 }
 

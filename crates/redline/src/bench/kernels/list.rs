@@ -146,6 +146,7 @@ fn verbs() -> Vec<(&'static str, Verb)> {
         ("rope neox", Verb::Rope(RopeStyle::Neox)),
         ("rope interleaved", Verb::Rope(RopeStyle::Interleaved)),
         ("append_kv", Verb::AppendKv(KvFormat::F16)),
+        ("append_kv", Verb::AppendKv(KvFormat::F32)),
         ("append_kv", Verb::AppendKv(KvFormat::Q8_0)),
         ("gated silu", Verb::Gated(Activation::Silu)),
         ("gated gelu", Verb::Gated(Activation::GeluTanh)),
