@@ -201,7 +201,12 @@ impl<B: Backend> Model<B> {
                 b.activate(p.activation, &mut s.up);
                 b.matmul(&s.up, &mut [down.job(&mut s.delta)], next);
             }
-            Network::Mixture(mixture) => mixture.apply(b, p, s),
+            Network::Mixture(mixture) => {
+                let room = s.mixture.as_mut();
+                let room = room.expect("a model with experts has room for them");
+                let buffers = [&mut s.gate, &mut s.up, &mut s.delta];
+                mixture.apply(b, p.activation, input, room, buffers);
+            }
         }
         add_delta(b, p, &w.feed_forward_norms, s);
     }

@@ -1,10 +1,9 @@
 //! The feed-forward half of a layer whose tokens choose among networks.
 
-use redline_compute::{Backend, ExpertJob, ExpertRows, RouteShape, Routing};
+use redline_compute::{Activation, Backend, ExpertJob, ExpertRows, RouteShape, Routing};
 
-use super::Scratch;
+use crate::Experts;
 use crate::weights::{Mixture, Stack};
-use crate::{Experts, Properties};
 
 /// What a mixture writes beside what every network does.
 #[derive(Debug)]
@@ -40,27 +39,23 @@ impl<B: Backend> MixtureScratch<B> {
 }
 
 impl<B: Backend> Mixture<B> {
-    /// `delta = Σ weight · down(activation(gate(normed), up(normed)))` over each token's experts.
-    pub(super) fn apply(&self, b: &mut B, properties: &Properties, scratch: &mut Scratch<B>) {
-        let Scratch {
-            normed,
-            delta,
-            gate,
-            up,
-            mixture: Some(s),
-            ..
-        } = scratch
-        else {
-            unreachable!("a model with experts has room for them");
-        };
-        b.matmul(normed, &mut [self.router.job(&mut s.logits)], None);
+    /// `out = Σ weight · down(activation(gate(input), up(input)))` over each token's experts.
+    pub(super) fn apply(
+        &self,
+        b: &mut B,
+        activation: Activation,
+        input: &B::Buffer,
+        s: &mut MixtureScratch<B>,
+        [gate, up, out]: [&mut B::Buffer; 3],
+    ) {
+        b.matmul(input, &mut [self.router.job(&mut s.logits)], None);
         b.route_experts(s.routing, &s.logits, &mut s.routes);
         let mut jobs = [self.gate.job(gate), self.up.job(up)];
-        b.expert_matmul(&mut s.routes, ExpertRows::Tokens, normed, &mut jobs);
-        b.gated_activation(properties.activation, gate, up);
+        b.expert_matmul(&mut s.routes, ExpertRows::Tokens, input, &mut jobs);
+        b.gated_activation(activation, gate, up);
         let mut jobs = [self.down.job(&mut s.results)];
         b.expert_matmul(&mut s.routes, ExpertRows::Pairs, gate, &mut jobs);
-        b.combine_experts(&s.routes, &s.results, delta);
+        b.combine_experts(&s.routes, &s.results, out);
     }
 }
 
