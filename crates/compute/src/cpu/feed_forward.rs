@@ -53,14 +53,20 @@ pub(super) fn run(
             floats: &[],
             activation: None,
         };
-        dispatch.run(&mut [Some(product(&mut down))], next);
+        dispatch.run(&mut [Some(Product::of(&mut down))], next);
         return;
     }
-    let halves = &mut [Some(product(&mut gate)), Some(product(&mut up))];
+    let halves = &mut [Some(Product::of(&mut gate)), Some(Product::of(&mut up))];
     let then = Some(down.weights);
     matmul::products(cpu, Input::of(input), halves, Some(activation), then);
     let between = Input::of(gate.out);
-    matmul::products(cpu, between, &mut [Some(product(&mut down))], None, next);
+    matmul::products(
+        cpu,
+        between,
+        &mut [Some(Product::of(&mut down))],
+        None,
+        next,
+    );
 }
 
 /// The first half, into `cpu.hidden`.
@@ -101,13 +107,4 @@ fn in_panels(
         };
         kernels::gated(isa, work);
     });
-}
-
-fn product<'a>(job: &'a mut MatmulJob<'_, Cpu>) -> Product<'a> {
-    Product {
-        weights: job.weights,
-        bias: job.bias.map(Vec::as_slice),
-        width: job.out.width,
-        out: &mut job.out.data,
-    }
 }

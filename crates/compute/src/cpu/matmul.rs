@@ -28,12 +28,7 @@ pub(super) fn run(
     let mut products: [Option<Product<'_>>; MAX_JOBS] = Default::default();
     for (slot, job) in products.iter_mut().zip(&mut *jobs) {
         job.out.set_tokens(input.tokens());
-        *slot = Some(Product {
-            weights: job.weights,
-            bias: job.bias.map(Vec::as_slice),
-            width: job.out.width,
-            out: &mut job.out.data,
-        });
+        *slot = Some(Product::of(job));
     }
     self::products(cpu, Input::of(input), &mut products, None, next);
 }
@@ -184,7 +179,17 @@ impl Dispatch<'_> {
     }
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
+    /// The product of a job whose output has its rows.
+    pub(super) fn of(job: &'a mut MatmulJob<'_, Cpu>) -> Self {
+        Self {
+            weights: job.weights,
+            bias: job.bias.map(Vec::as_slice),
+            width: job.out.width,
+            out: &mut job.out.data,
+        }
+    }
+
     fn check(&self, tokens: usize) {
         assert_eq!(
             self.weights.rows, self.width,
