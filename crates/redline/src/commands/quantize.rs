@@ -69,6 +69,12 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
             "matrices are {format} already: their errors stay, and new ones come to them"
         ));
     }
+    if file.is_folder() {
+        output::note(
+            "a folder's tokenizer is not written: the file takes token ids and no text; \
+             `redline run FOLDER --quantize TYPE` has both",
+        );
+    }
     let (label, threads) = (format!("quantize to {quant}"), context.config.threads.get());
     progress::of_file(&label, plan.bytes(), &context.interrupt, |progress| {
         plan.create(path, threads, progress)

@@ -35,6 +35,11 @@ fn weights_quantised_at_load_are_those_that_quantize_writes() {
     let folder = data("folders", "qwen2-gqa");
     let written = redline(&["quantize", &folder, &file, "bf16"]);
     assert_eq!(written.code, Some(0), "{written:?}");
+    assert!(
+        written.stderr.contains("tokenizer is not written"),
+        "{written:?}"
+    );
+    redline(&["tokenize", &file, "hello"]).fails(1, &["tokenizer.ggml.model"]);
     let logits = |arguments: &[&str]| {
         let all = [&["logits", "--ids", "3,1,4,1,5", "--json"], arguments].concat();
         redline(&all).json()
