@@ -9,10 +9,25 @@ use crate::{Error, experts};
 pub struct Stored {
     /// The first varies fastest.
     pub dims: Vec<usize>,
-    /// F32, F16 or BF16.
+    /// F32, F16, BF16 or MXFP4.
     pub tensor_type: TensorType,
     /// The weights.
     pub bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// MXFP4 weights of blocks called `name`, bytes `[…, blocks, 16]`, and of their scales,
+    /// `[…, blocks]`; of dimensions, the first varies fastest.
+    ///
+    /// # Errors
+    /// If they do not belong together.
+    pub fn mxfp4(
+        name: &str,
+        blocks: (&[usize], &[u8]),
+        scales: (&[usize], &[u8]),
+    ) -> Result<Self, Error> {
+        experts::join(name, blocks, scales)
+    }
 }
 
 /// How readers of an architecture's GGUF files expect a tensor, where that is not as transformers has
@@ -34,6 +49,13 @@ pub enum Change {
         /// Whether they become rows.
         as_rows: bool,
     },
+    /// Rows `first`, `first + step`… of every matrix.
+    Rows {
+        /// The first row.
+        first: usize,
+        /// From one to the next.
+        step: usize,
+    },
     /// The rows of a `[heads · head_dim, …]` projection in another order: transformers rotates element i
     /// of a head with i + head_dim/2, and `llama` files are for rotating 2i with 2i + 1.
     Interleave {
@@ -49,19 +71,21 @@ impl Change {
     ///
     /// # Errors
     /// If its bytes are not as many as the change takes.
-    pub fn apply(self, name: &str, tensor: Stored) -> Result<Stored, Error> {
+    pub fn apply(self, name: &str, tensor: &Stored) -> Result<Stored, Error> {
         match self {
-            Self::None => Ok(tensor),
+            Self::None => Ok(tensor.clone()),
             Self::AddOne => add_one(name, tensor),
             Self::Transpose => transpose(name, tensor),
             Self::Columns {
                 first,
                 step,
                 as_rows,
-            } => experts::columns(name, &tensor, (first, step), as_rows),
+            } => experts::columns(name, tensor, (first, step), as_rows),
+            Self::Rows { first, step } => experts::rows(name, tensor, (first, step)),
             Self::Interleave { heads, head_dim } => Ok(Stored {
+                dims: tensor.dims.clone(),
+                tensor_type: tensor.tensor_type,
                 bytes: interleave(name, &tensor.bytes, heads, head_dim)?,
-                ..tensor
             }),
         }
     }
@@ -75,7 +99,7 @@ pub(crate) fn size(name: &str, expected: impl Into<String>, found: usize) -> Err
     }
 }
 
-fn add_one(name: &str, tensor: Stored) -> Result<Stored, Error> {
+fn add_one(name: &str, tensor: &Stored) -> Result<Stored, Error> {
     let halves = || {
         let (halves, rest) = tensor.bytes.as_chunks::<2>();
         rest.is_empty()
@@ -96,16 +120,16 @@ fn add_one(name: &str, tensor: Stored) -> Result<Stored, Error> {
         }
     };
     Ok(Stored {
+        dims: tensor.dims.clone(),
         tensor_type: TensorType::F32,
         bytes: values
             .iter()
             .flat_map(|value| (value + 1.0).to_le_bytes())
             .collect(),
-        ..tensor
     })
 }
 
-fn transpose(name: &str, tensor: Stored) -> Result<Stored, Error> {
+fn transpose(name: &str, tensor: &Stored) -> Result<Stored, Error> {
     let weights: usize = tensor.dims.iter().product();
     let [cols, rows] = tensor.dims[..] else {
         return Err(size(name, "two dimensions", tensor.bytes.len()));
@@ -123,8 +147,8 @@ fn transpose(name: &str, tensor: Stored) -> Result<Stored, Error> {
     }
     Ok(Stored {
         dims: vec![rows, cols],
+        tensor_type: tensor.tensor_type,
         bytes,
-        ..tensor
     })
 }
 
@@ -187,11 +211,11 @@ mod tests {
             tensor_type: TensorType::F16,
             bytes: bytes.iter().flat_map(|byte| [*byte; 2]).collect(),
         };
-        let out = Change::Transpose.apply("c", stored([3, 2], [1, 2, 3, 4, 5, 6]));
+        let out = Change::Transpose.apply("c", &stored([3, 2], [1, 2, 3, 4, 5, 6]));
         assert_eq!(out.unwrap(), stored([2, 3], [1, 4, 2, 5, 3, 6]));
         assert!(
             Change::Transpose
-                .apply("c", stored([5, 4], [0; 6]))
+                .apply("c", &stored([5, 4], [0; 6]))
                 .is_err()
         );
     }
@@ -219,10 +243,10 @@ mod tests {
             (TensorType::BF16, &[0x00, 0xbf, 0x80, 0x38]),
             (TensorType::F16, &[0x00, 0xb8, 0x00, 0x04]),
         ] {
-            let out = Change::AddOne.apply("n", stored(tensor_type, bytes));
+            let out = Change::AddOne.apply("n", &stored(tensor_type, bytes));
             assert_eq!(out.unwrap(), stored(TensorType::F32, &expected));
         }
-        let odd = Change::AddOne.apply("n", stored(TensorType::BF16, &[0; 3]));
+        let odd = Change::AddOne.apply("n", &stored(TensorType::BF16, &[0; 3]));
         assert!(odd.is_err());
     }
 }

@@ -174,12 +174,22 @@ impl Config {
     pub fn places(&self, name: &str) -> Result<Vec<Place>, Error> {
         let experts = match self.architecture {
             "gpt-oss" => experts::places(name),
-            _ => Vec::new(),
+            _ => None,
         };
-        if experts.is_empty() {
-            return Ok(self.place(name)?.into_iter().collect());
+        match experts {
+            Some(places) => Ok(places),
+            None => Ok(self.place(name)?.into_iter().collect()),
         }
-        Ok(experts)
+    }
+
+    /// The tensor of scales that belong to the blocks of weights called `name`, if it is such a tensor:
+    /// [`Stored::mxfp4`] makes one tensor of both, which has the places of the blocks.
+    #[must_use]
+    pub fn scales(&self, name: &str) -> Option<String> {
+        match self.architecture {
+            "gpt-oss" => experts::scales(name),
+            _ => None,
+        }
     }
 
     fn place(&self, name: &str) -> Result<Option<Place>, Error> {

@@ -269,9 +269,17 @@ fn gpt_oss() {
         names("model.layers.1.post_attention_layernorm.weight"),
         ["blk.1.post_attention_norm.weight"]
     );
-    let packed = config.places("model.layers.1.mlp.experts.gate_up_proj_blocks");
+    let blocks = "model.layers.1.mlp.experts.gate_up_proj_blocks";
+    assert_eq!(
+        names(blocks),
+        ["blk.1.ffn_gate_exps.weight", "blk.1.ffn_up_exps.weight"]
+    );
+    let scales = config.scales(blocks).unwrap();
+    assert_eq!(scales, "model.layers.1.mlp.experts.gate_up_proj_scales");
+    assert!(names(&scales).is_empty());
+    let packed = config.places("model.layers.1.self_attn.q_proj_blocks");
     let error = packed.unwrap_err().to_string();
-    assert!(error.contains("gate_up_proj_blocks"), "{error}");
+    assert!(error.contains("q_proj_blocks"), "{error}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::folder::{Borrowed, Folder};
 #[derive(Debug)]
 pub struct ModelFile {
     mappings: Vec<Arc<Mapping>>,
-    /// Tensors of all mappings but the first, which is a GGUF file; none: all are GGUF files.
+    /// Tensors of all mappings but the first, which is a GGUF file's metadata; none: all are GGUF files.
     borrowed: Vec<Borrowed>,
 }
 

@@ -1,8 +1,9 @@
 //! A folder as Hugging Face transformers keeps a model: `config.json` beside tensors in safetensors
 //! files.
 //!
-//! It becomes what a GGUF file of that model would be. Metadata, and the few tensors that change on the
-//! way, are written into such a file in memory; all other weights stay where their files are mapped.
+//! It becomes what a GGUF file of that model would be. Metadata is written into such a file in memory;
+//! tensors that change on the way have memory of their own; all other weights stay where their files are
+//! mapped.
 //! Source of the formats: <https://huggingface.co/docs/safetensors>, and of shards
 //! <https://huggingface.co/docs/transformers/main/en/big_models>.
 
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 use redline_compute::Mapping;
 use redline_gguf::{Tensor, TensorType, Writer};
-use redline_huggingface::{Change, Config, Stored};
+use redline_huggingface::{Change, Config, Place, Stored};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
@@ -26,7 +28,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// More than any model's configuration, and than the index of its shards.
 const MAX_JSON_BYTES: u64 = 64 << 20;
 
-/// A tensor that stays in a safetensors file.
+/// A tensor in a mapping.
 #[derive(Debug)]
 pub(crate) struct Borrowed {
     name: String,
@@ -71,40 +73,58 @@ impl Folder {
             path: config.clone(),
             source,
         })?;
+        let paths = shards(folder)?;
+        let mut mappings: Vec<_> = paths
+            .iter()
+            .map(|path| map(path))
+            .collect::<Result<_, _>>()?;
+        let shards: Vec<_> = paths
+            .iter()
+            .zip(&mappings)
+            .map(|(path, mapping)| Shard::parse(path, mapping))
+            .collect::<Result<_, _>>()?;
         let mut tensors = Tensors {
             config: &parsed,
-            owned: Vec::new(),
+            shards: &shards,
+            owned: rope_factors(&parsed),
             borrowed: Vec::new(),
         };
-        let shards = shards(folder)?;
-        let mut mappings = Vec::with_capacity(shards.len() + 1);
-        for (index, path) in shards.iter().enumerate() {
-            let mapping = map(path)?;
-            tensors.add(path, index + 1, &mapping)?;
-            mappings.push(mapping);
-        }
+        tensors.take_all()?;
+        let Tensors {
+            owned,
+            mut borrowed,
+            ..
+        } = tensors;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let file = write(&parsed, &name, &tensors.owned);
-        let file = file.map_err(|source| Error::Config {
+        let file = metadata(&parsed, &name).map_err(|source| Error::Config {
             path: config,
             source,
         })?;
         mappings.insert(0, Arc::new(Mapping::from_bytes(file)));
-        Ok(Self {
-            mappings,
-            borrowed: tensors.borrowed,
-        })
+        for (name, stored) in owned {
+            borrowed.push(Borrowed {
+                name,
+                dims: stored.dims,
+                tensor_type: stored.tensor_type,
+                shard: mappings.len(),
+                offset: 0,
+                bytes: stored.bytes.len(),
+            });
+            mappings.push(Arc::new(Mapping::from_bytes(stored.bytes)));
+        }
+        Ok(Self { mappings, borrowed })
     }
 }
 
-/// The file in memory: metadata and tensors that are not what the folder holds.
-fn write(
-    config: &Config,
-    name: &str,
-    owned: &[(String, Stored)],
-) -> Result<Vec<u8>, redline_huggingface::Error> {
+/// The file in memory: metadata alone.
+fn metadata(config: &Config, name: &str) -> Result<Vec<u8>, redline_huggingface::Error> {
     let mut writer = Writer::new();
     config.declare(name, &mut writer)?;
+    Ok(writer.start(Vec::new())?.finish()?)
+}
+
+/// Tensors that files have and folders do not.
+fn rope_factors(config: &Config) -> Vec<(String, Stored)> {
     let factors = config.rope_factors().into_iter().map(|(name, factors)| {
         let bytes = factors.iter().flat_map(|x| x.to_le_bytes()).collect();
         let stored = Stored {
@@ -114,80 +134,152 @@ fn write(
         };
         (name.to_owned(), stored)
     });
-    let factors: Vec<_> = factors.collect();
-    let all = || factors.iter().chain(owned);
-    for (name, tensor) in all() {
-        writer.tensor(name, &tensor.dims, tensor.tensor_type)?;
+    factors.collect()
+}
+
+/// A safetensors file.
+struct Shard<'m> {
+    path: &'m Path,
+    mapping: &'m Mapping,
+    tensors: SafeTensors<'m>,
+}
+
+impl<'m> Shard<'m> {
+    fn parse(path: &'m Path, mapping: &'m Mapping) -> Result<Self, Error> {
+        let tensors = SafeTensors::deserialize(mapping).map_err(|source| Error::Safetensors {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            mapping,
+            tensors,
+        })
     }
-    let mut stream = writer.start(Vec::new())?;
-    for (_, tensor) in all() {
-        stream.write(&tensor.bytes)?;
+
+    fn config(&self, source: redline_huggingface::Error) -> Error {
+        Error::Config {
+            path: self.path.to_owned(),
+            source,
+        }
     }
-    Ok(stream.finish()?)
 }
 
 /// The tensors found so far.
 struct Tensors<'c> {
     config: &'c Config,
+    shards: &'c [Shard<'c>],
     owned: Vec<(String, Stored)>,
     borrowed: Vec<Borrowed>,
 }
 
-impl Tensors<'_> {
-    /// Takes those of a file, whose mapping will have this index.
-    fn add(&mut self, path: &Path, shard: usize, mapping: &Mapping) -> Result<(), Error> {
-        let parsed = SafeTensors::deserialize(mapping).map_err(|source| Error::Safetensors {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut tensors = parsed.tensors();
-        tensors.sort_by_key(|(_, view)| view.data().as_ptr());
-        for (name, view) in tensors {
-            let config = |source| Error::Config {
-                path: path.to_owned(),
-                source,
-            };
-            let places = self.config.places(&name).map_err(config)?;
-            if places.is_empty() {
-                continue;
-            }
-            let tensor_type = match view.dtype() {
-                Dtype::F32 => TensorType::F32,
-                Dtype::F16 => TensorType::F16,
-                Dtype::BF16 => TensorType::BF16,
-                other => {
-                    return Err(Error::TensorType {
-                        name,
-                        expected: "F32, F16 or BF16".to_owned(),
-                        found: format!("{other:?}"),
-                    });
-                }
-            };
-            let dims: Vec<usize> = view.shape().iter().rev().copied().collect();
-            for place in places {
-                let dims = dims.clone();
-                if place.change == Change::None {
-                    let offset = view.data().as_ptr().addr() - mapping.as_ptr().addr();
-                    self.borrowed.push(Borrowed {
-                        name: place.name,
-                        dims,
-                        tensor_type,
-                        shard,
-                        offset,
-                        bytes: view.data().len(),
-                    });
-                } else {
-                    let stored = Stored {
-                        dims,
-                        tensor_type,
-                        bytes: view.data().to_vec(),
-                    };
-                    let changed = place.change.apply(&name, stored).map_err(config)?;
-                    self.owned.push((place.name, changed));
-                }
+impl<'c> Tensors<'c> {
+    /// Takes those of every shard, in the order in which they are stored.
+    fn take_all(&mut self) -> Result<(), Error> {
+        let shards = self.shards;
+        for (index, shard) in shards.iter().enumerate() {
+            let mut tensors = shard.tensors.tensors();
+            tensors.sort_by_key(|(_, view)| view.data().as_ptr());
+            for (name, view) in tensors {
+                self.take(index, &name, &view)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes a tensor of a shard.
+    fn take(&mut self, index: usize, name: &str, view: &TensorView<'_>) -> Result<(), Error> {
+        let shard = &self.shards[index];
+        let config = |source| shard.config(source);
+        let places = self.config.places(name).map_err(config)?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        if let Some(scales) = self.config.scales(name) {
+            let stored = self.joined(shard, (name, view), &scales)?;
+            return self.change(shard, (name, &stored), places);
+        }
+        let tensor_type = match view.dtype() {
+            Dtype::F32 => TensorType::F32,
+            Dtype::F16 => TensorType::F16,
+            Dtype::BF16 => TensorType::BF16,
+            other => return Err(other_type(name, "F32, F16 or BF16", other)),
+        };
+        let (same, changed): (Vec<_>, Vec<_>) = places
+            .into_iter()
+            .partition(|place| place.change == Change::None);
+        for place in same {
+            self.borrowed.push(Borrowed {
+                name: place.name,
+                dims: dims(view),
+                tensor_type,
+                // After the file in memory.
+                shard: index + 1,
+                offset: view.data().as_ptr().addr() - shard.mapping.as_ptr().addr(),
+                bytes: view.data().len(),
+            });
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let stored = Stored {
+            dims: dims(view),
+            tensor_type,
+            bytes: view.data().to_vec(),
+        };
+        self.change(shard, (name, &stored), changed)
+    }
+
+    fn change(
+        &mut self,
+        shard: &Shard<'_>,
+        (name, stored): (&str, &Stored),
+        places: Vec<Place>,
+    ) -> Result<(), Error> {
+        for place in places {
+            let changed = place.change.apply(name, stored);
+            let changed = changed.map_err(|source| shard.config(source))?;
+            self.owned.push((place.name, changed));
+        }
+        Ok(())
+    }
+
+    /// Blocks of weights and their scales, which may be in another shard.
+    fn joined(
+        &self,
+        shard: &Shard<'_>,
+        (name, blocks): (&str, &TensorView<'_>),
+        scales: &str,
+    ) -> Result<Stored, Error> {
+        let mut found = self.shards.iter();
+        let Some(of) = found.find_map(|shard| shard.tensors.tensor(scales).ok()) else {
+            let mut expected = dims(blocks);
+            expected.drain(..1.min(expected.len()));
+            return Err(Error::MissingTensor {
+                name: scales.to_owned(),
+                expected,
+            });
+        };
+        for (name, view) in [(name, blocks), (scales, &of)] {
+            if view.dtype() != Dtype::U8 {
+                return Err(other_type(name, "U8", view.dtype()));
+            }
+        }
+        let blocks = (&*dims(blocks), blocks.data());
+        Stored::mxfp4(name, blocks, (&*dims(&of), of.data())).map_err(|e| shard.config(e))
+    }
+}
+
+/// The first varies fastest.
+fn dims(view: &TensorView<'_>) -> Vec<usize> {
+    view.shape().iter().rev().copied().collect()
+}
+
+fn other_type(name: &str, expected: &str, found: Dtype) -> Error {
+    Error::TensorType {
+        name: name.to_owned(),
+        expected: expected.to_owned(),
+        found: format!("{found:?}"),
     }
 }
 

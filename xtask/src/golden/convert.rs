@@ -105,7 +105,7 @@ fn weights(config: &Config, from: &SafeTensors<'_>) -> Result<Tensors> {
     for (name, view) in from.tensors() {
         let tensor = stored(&view).with_context(|| name.clone())?;
         for place in config.places(&name)? {
-            tensors.insert(place.name, place.change.apply(&name, tensor.clone())?);
+            tensors.insert(place.name, place.change.apply(&name, &tensor)?);
         }
     }
     for (name, factors) in config.rope_factors() {
