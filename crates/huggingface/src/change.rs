@@ -72,6 +72,10 @@ impl Change {
     /// # Errors
     /// If its bytes are not as many as the change takes.
     pub fn apply(self, name: &str, tensor: &Stored) -> Result<Stored, Error> {
+        // Of the other dimensions, no product may be taken.
+        if tensor.dims.contains(&0) {
+            return Err(size(name, "no dimension of 0", tensor.bytes.len()));
+        }
         match self {
             Self::None => Ok(tensor.clone()),
             Self::AddOne => add_one(name, tensor),

@@ -81,7 +81,10 @@ struct Raw {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "rope_parameters: expected a rotation, or one for each type of attention"
+)]
 enum Ropes {
     ByLayer {
         full_attention: Rope,
@@ -307,7 +310,7 @@ impl Config {
             (Some("yarn"), Some(factor)) => self.declare_yarn(factor, set)?,
             (Some(other), _) => {
                 let expected = "default, linear or yarn with a factor, llama3 or longrope";
-                return value("rope type", expected, &other);
+                return value("rope type", expected, &other.escape_debug());
             }
         }
         let local = self.local_rope.as_ref().and_then(|rope| rope.rope_theta);

@@ -7,6 +7,7 @@
 use redline_gguf::TensorType;
 
 use crate::change::{Stored, size};
+use crate::names::of_layer;
 use crate::{Change, Error, Place};
 
 /// Weights of an MXFP4 block.
@@ -17,7 +18,7 @@ const PACKED: usize = BLOCK / 2;
 /// Where a tensor of gpt-oss's experts goes, nowhere if another carries it along; `None` if it is no
 /// such tensor.
 pub(crate) fn places(name: &str) -> Option<Vec<Place>> {
-    let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (layer, rest) = of_layer(name, "model.layers.")?;
     let tensor = rest.strip_prefix("mlp.experts.")?;
     let place = |part: &str, change| Place {
         name: format!("blk.{layer}.ffn_{part}"),

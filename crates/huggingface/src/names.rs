@@ -32,8 +32,7 @@ pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String
         name: name.to_owned(),
         architecture,
     };
-    let rest = name.strip_prefix("model.layers.").ok_or_else(unknown)?;
-    let (layer, rest) = rest.split_once('.').ok_or_else(unknown)?;
+    let (layer, rest) = of_layer(name, "model.layers.").ok_or_else(unknown)?;
     let (module, kind) = rest.rsplit_once('.').ok_or_else(unknown)?;
     if (module, kind) == ("self_attn", "sinks") {
         return Ok(format!("blk.{layer}.attn_sinks.weight"));
@@ -65,6 +64,13 @@ pub(crate) fn gguf_name(architecture: &'static str, name: &str) -> Result<String
     Ok(format!("blk.{layer}.{short}.{kind}"))
 }
 
+/// The number of a layer and the rest, of a tensor called `<layers><number>.<rest>`.
+pub(crate) fn of_layer<'n>(name: &'n str, layers: &str) -> Option<(&'n str, &'n str)> {
+    let (layer, rest) = name.strip_prefix(layers)?.split_once('.')?;
+    let number = layer.bytes().all(|byte| byte.is_ascii_digit());
+    number.then_some((layer, rest))
+}
+
 /// GPT-2's names, with or without transformers' own prefix.
 fn gpt2_name(name: &str) -> Option<String> {
     let name = name.strip_prefix("transformer.").unwrap_or(name);
@@ -79,7 +85,7 @@ fn gpt2_name(name: &str) -> Option<String> {
     if let Some(plain) = plain {
         return Some(plain.to_owned());
     }
-    let (layer, rest) = name.strip_prefix("h.")?.split_once('.')?;
+    let (layer, rest) = of_layer(name, "h.")?;
     let (module, kind) = rest.rsplit_once('.')?;
     let short = match module {
         "ln_1" => "attn_norm",
@@ -107,7 +113,7 @@ fn bert_name(name: &str) -> Option<String> {
     if let Some(plain) = plain {
         return Some(plain.to_owned());
     }
-    let (layer, rest) = name.strip_prefix("encoder.layer.")?.split_once('.')?;
+    let (layer, rest) = of_layer(name, "encoder.layer.")?;
     let (module, kind) = rest.rsplit_once('.')?;
     let short = match module {
         "attention.self.query" => "attn_q",
@@ -125,10 +131,9 @@ fn bert_name(name: &str) -> Option<String> {
 
 /// The names of nomic-embed-text's own repository.
 fn nomic_name(name: &str) -> Option<String> {
-    let Some(rest) = name.strip_prefix("encoder.layers.") else {
+    let Some((layer, rest)) = of_layer(name, "encoder.layers.") else {
         return bert_name(name);
     };
-    let (layer, rest) = rest.split_once('.')?;
     let (module, kind) = rest.rsplit_once('.')?;
     let short = match module {
         "attn.Wqkv" => "attn_qkv",
@@ -196,7 +201,12 @@ mod tests {
 
     #[test]
     fn an_unknown_tensor_is_refused() {
-        for name in ["model.layers.0.mlp.router.weight", "model.layers.0", "x"] {
+        for name in [
+            "model.layers.0.mlp.router.weight",
+            "model.layers.x.mlp.up_proj.weight",
+            "model.layers.0",
+            "x",
+        ] {
             let error = gguf_name("llama", name).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }

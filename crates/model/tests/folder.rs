@@ -242,6 +242,111 @@ fn declared(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
 }
 
 #[test]
+fn headers_that_lie_are_refused_in_a_line() {
+    let norm = "model.norm.weight";
+    let two = |second: &str| {
+        let first = declared(norm, "F32", "[4]", "[0,16]");
+        let second = declared("lm_head.weight", "F32", "[2,2]", second);
+        format!("{},{}", &first[..first.len() - 1], &second[1..])
+    };
+    let cases = [
+        (vec![1, 2, 3], "model.safetensors: "),
+        (u64::MAX.to_le_bytes().to_vec(), "model.safetensors: "),
+        (safetensors("{\"", 0), "model.safetensors: "),
+        (safetensors("[]", 0), "model.safetensors: "),
+        // Overlapping, with a gap, beyond the end, backwards, not as long as its shape.
+        (safetensors(&two("[8,24]"), 24), "model.safetensors: "),
+        (safetensors(&two("[24,40]"), 40), "model.safetensors: "),
+        (safetensors(&two("[16,32]"), 24), "model.safetensors: "),
+        (
+            safetensors(&declared(norm, "F32", "[4]", "[16,0]"), 16),
+            "model.safetensors: ",
+        ),
+        (
+            safetensors(&declared(norm, "F32", "[5]", "[0,16]"), 16),
+            "model.safetensors: ",
+        ),
+        (
+            safetensors(&declared(norm, "F99", "[4]", "[0,16]"), 16),
+            "model.safetensors: ",
+        ),
+        (
+            safetensors(
+                &declared(norm, "F32", "[9223372036854775807,4]", "[0,16]"),
+                16,
+            ),
+            "model.safetensors: ",
+        ),
+        (
+            safetensors(
+                &declared(norm, "F32", "[0,4611686018427387904,8]", "[0,0]"),
+                0,
+            ),
+            "\"output_norm.weight\"",
+        ),
+        (
+            safetensors(&declared(norm, "I32", "[4]", "[0,16]"), 16),
+            "expected type F32, F16 or BF16, found I32",
+        ),
+        (
+            safetensors(
+                &declared(
+                    "model.layers.0\\n.mlp.up_proj.weight",
+                    "F32",
+                    "[4]",
+                    "[0,16]",
+                ),
+                16,
+            ),
+            "is no part of \"qwen2\"",
+        ),
+    ];
+    for (file, expected) in cases {
+        let error = broken("qwen2-gqa", |folder| {
+            std::fs::write(folder.join("model.safetensors"), &file).unwrap();
+        });
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Tensors that change on the way, of dimensions that no product of can be formed.
+#[test]
+fn changes_of_nothing_are_refused_in_a_line() {
+    for (variant, name, dtype) in [
+        (
+            "llama-rope3",
+            "model.layers.0.self_attn.q_proj.weight",
+            "F32",
+        ),
+        ("gemma3-pattern", "model.norm.weight", "BF16"),
+        (
+            "gpt-oss-dequantized",
+            "model.layers.0.mlp.experts.gate_up_proj",
+            "F32",
+        ),
+        (
+            "gpt-oss-dequantized",
+            "model.layers.0.mlp.experts.gate_up_proj_bias",
+            "F32",
+        ),
+    ] {
+        let file = safetensors(
+            &declared(name, dtype, "[0,4611686018427387904,8]", "[0,0]"),
+            0,
+        );
+        let error = broken(variant, |folder| {
+            for shard in std::fs::read_dir(folder).unwrap() {
+                let path = shard.unwrap().path();
+                if path.extension().is_some_and(|kind| kind == "safetensors") {
+                    std::fs::write(path, &file).unwrap();
+                }
+            }
+        });
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
 fn blocks_need_their_scales() {
     let blocks = "model.layers.0.mlp.experts.down_proj_blocks";
     let scales = "model.layers.0.mlp.experts.down_proj_scales";
@@ -275,5 +380,75 @@ fn blocks_need_their_scales() {
             std::fs::write(folder.join("model.safetensors"), &file).unwrap();
         });
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn configurations_of_other_types_are_refused_in_a_line() {
+    for (from, to, expected) in [
+        (
+            "\"hidden_size\": 56",
+            "\"hidden_size\": \"56\"",
+            "invalid type",
+        ),
+        (
+            "\"hidden_size\": 56",
+            "\"hidden_size\": -56",
+            "invalid value",
+        ),
+        (
+            "\"hidden_size\": 56",
+            "\"hidden_size\": 5.6",
+            "invalid type",
+        ),
+        (
+            "\"hidden_size\": 56",
+            "\"hidden_size\": 99999999999",
+            "invalid value",
+        ),
+        (
+            "\"hidden_size\": 56",
+            "\"hidden_sizes\": 56",
+            "missing field `hidden_size`",
+        ),
+        (
+            "\"hidden_size\": 56,",
+            "\"hidden_size\": 56",
+            "expected `,` or `}`",
+        ),
+        (
+            "\"rms_norm_eps\"",
+            "\"rms_norm_epsilon\"",
+            "rms_norm_eps is neither or both",
+        ),
+        (
+            "\"qwen2\"",
+            "\"qwen\\n2\"",
+            "unknown model_type \"qwen\\n2\"",
+        ),
+        (
+            "\"default\"",
+            "\"de\\nfault\"",
+            "rope type is de\\nfault: expected default",
+        ),
+        ("\"default\"", "[]", "rope_parameters"),
+        (
+            "\"num_attention_heads\": 7",
+            "\"num_attention_heads\": 0",
+            "num_attention_heads is 0: expected 1..=",
+        ),
+        (
+            "\"num_attention_heads\": 7",
+            "\"num_attention_heads\": 18446744073709551615",
+            "num_attention_heads is 18446744073709551615: expected 1..=",
+        ),
+    ] {
+        let error = broken("qwen2-gqa", |folder| {
+            edit(&folder.join("config.json"), from, to);
+        });
+        assert!(
+            error.contains("config.json") && error.contains(expected),
+            "{error}"
+        );
     }
 }
