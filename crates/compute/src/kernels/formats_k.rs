@@ -28,18 +28,32 @@ pub(super) trait KFormat: Block {
     /// The integers in the order of [`Self::activations`].
     fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N];
     /// Activations in the order of the format's integers.
-    fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N];
+    #[inline(always)]
+    fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N] {
+        s.straight(q)
+    }
     /// What four rows' blocks are better unpacked for together, if anything.
-    fn common<S: KLanes<N>, const N: usize>(s: S, rows: [&Self; 4]) -> Option<S::Header>;
-    /// The scale of each product of a row.
+    #[inline(always)]
+    fn common<S: KLanes<N>, const N: usize>(_: S, _: [&Self; 4]) -> Option<S::Header> {
+        None
+    }
+    /// The scales of a row's products.
     fn vector_scales<S: KLanes<N>, const N: usize>(
         &self,
         s: S,
         common: Option<S::Header>,
         row: usize,
-    ) -> [S::Vector; N];
-    /// What the products are added to.
-    fn start<S: KLanes<N>, const N: usize>(&self, s: S, sums: &[i16; 16]) -> S::Vector;
+    ) -> S::Scales;
+    /// Lanes that are `Σ scale · Σ u·x` in all; `sums` are those of every sixteen activations.
+    #[inline(always)]
+    fn dots<S: KLanes<N>, const N: usize>(
+        &self,
+        s: S,
+        weights: ([S::Vector; N], S::Scales),
+        x: ([S::Vector; N], &[i16; 16]),
+    ) -> S::Vector {
+        s.dots(s.no_dots(), weights.0, x.0, weights.1)
+    }
     /// The chain steps of four rows.
     fn rows_chain<S: KLanes<N>, const N: usize>(
         s: S,
@@ -102,13 +116,8 @@ macro_rules! affine {
             s: S,
             common: Option<S::Header>,
             row: usize,
-        ) -> [S::Vector; N] {
+        ) -> S::Scales {
             s.run_scales(common.expect("of affine formats"), row)
-        }
-
-        #[inline(always)]
-        fn start<S: KLanes<N>, const N: usize>(&self, s: S, _: &[i16; 16]) -> S::Vector {
-            s.no_dots()
         }
 
         #[inline(always)]
@@ -198,26 +207,26 @@ macro_rules! around {
         }
 
         #[inline(always)]
-        fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N] {
-            s.straight(q)
-        }
-
-        #[inline(always)]
         fn vector_scales<S: KLanes<N>, const N: usize>(
             &self,
             s: S,
             _: Option<S::Header>,
             _: usize,
-        ) -> [S::Vector; N] {
+        ) -> S::Scales {
             let $block = self;
             s.narrow_scales(&$scales)
         }
 
         // Σ sc·(q − 2^SHIFT)·x = Σ sc·q·x − 2^SHIFT Σ sc·x
         #[inline(always)]
-        fn start<S: KLanes<N>, const N: usize>(&self, s: S, sums: &[i16; 16]) -> S::Vector {
+        fn dots<S: KLanes<N>, const N: usize>(
+            &self,
+            s: S,
+            (weights, scales): ([S::Vector; N], S::Scales),
+            (x, sums): ([S::Vector; N], &[i16; 16]),
+        ) -> S::Vector {
             let $block = self;
-            s.centre::<$shift>(&$scales, sums)
+            s.dots(s.centre::<$shift>(&$scales, sums), weights, x, scales)
         }
 
         without_minima!();
@@ -229,11 +238,6 @@ macro_rules! without_minima {
         #[inline(always)]
         fn d_and_dmin(&self) -> (Half, Half) {
             (self.d, Half([0; 2]))
-        }
-
-        #[inline(always)]
-        fn common<S: KLanes<N>, const N: usize>(_: S, _: [&Self; 4]) -> Option<S::Header> {
-            None
         }
 
         #[inline(always)]
@@ -322,7 +326,7 @@ impl KFormat for BlockIq4Xs {
 
     #[inline(always)]
     fn vectors<S: KLanes<N>, const N: usize>(&self, s: S) -> [S::Vector; N] {
-        s.iq4_xs(&self.qs, &LEVELS)
+        s.levels(&self.qs, &LEVELS)
     }
 
     #[inline(always)]
@@ -336,13 +340,18 @@ impl KFormat for BlockIq4Xs {
         s: S,
         _: Option<S::Header>,
         _: usize,
-    ) -> [S::Vector; N] {
-        s.halved_scales(&self.scales())
+    ) -> S::Scales {
+        s.level_scales(&self.packed_scales())
     }
 
     #[inline(always)]
-    fn start<S: KLanes<N>, const N: usize>(&self, s: S, _: &[i16; 16]) -> S::Vector {
-        s.no_dots()
+    fn dots<S: KLanes<N>, const N: usize>(
+        &self,
+        s: S,
+        (weights, scales): ([S::Vector; N], S::Scales),
+        (x, sums): ([S::Vector; N], &[i16; 16]),
+    ) -> S::Vector {
+        s.level_dots(weights, x, scales, sums)
     }
 }
 
@@ -391,45 +400,37 @@ impl KFormat for BlockQ2K {
     }
 
     #[inline(always)]
-    fn activations<S: KLanes<N>, const N: usize>(s: S, q: &[i8; 256]) -> [S::Vector; N] {
-        s.straight(q)
-    }
-
-    #[inline(always)]
-    fn common<S: KLanes<N>, const N: usize>(_: S, _: [&Self; 4]) -> Option<S::Header> {
-        None
+    fn common<S: KLanes<N>, const N: usize>(s: S, rows: [&Self; 4]) -> Option<S::Header> {
+        Some(s.narrow_header(rows.map(
+            #[inline(always)]
+            |row| &row.scales,
+        )))
     }
 
     #[inline(always)]
     fn vector_scales<S: KLanes<N>, const N: usize>(
         &self,
         s: S,
-        _: Option<S::Header>,
-        _: usize,
-    ) -> [S::Vector; N] {
-        s.narrow_scales(&self.nibbles()[0])
-    }
-
-    #[inline(always)]
-    fn start<S: KLanes<N>, const N: usize>(&self, s: S, _: &[i16; 16]) -> S::Vector {
-        s.no_dots()
+        common: Option<S::Header>,
+        row: usize,
+    ) -> S::Scales {
+        s.narrow_run_scales(common.expect("of affine formats"), row)
     }
 
     #[inline(always)]
     fn rows_chain<S: KLanes<N>, const N: usize>(
         s: S,
-        (rows, _): ([&Self; 4], Option<S::Header>),
+        (rows, common): ([&Self; 4], Option<S::Header>),
         (d_x, products, sums): (__m128, __m128, &[i16; 16]),
         acc: __m128,
     ) -> __m128 {
-        let mut minima = [s.no_dots(); 4];
-        let (mut d, mut dmin) = ([[0; 2]; 4], [[0; 2]; 4]);
-        for r in 0..4 {
-            minima[r] = s.narrow_minima(&rows[r].nibbles()[1], sums);
-            (d[r], dmin[r]) = (rows[r].d.0, rows[r].dmin.0);
-        }
-        let minima = s.rows_to_floats(s.total(minima));
-        let acc = s.rows_fma(s.rows_mul(s.rows_widen_f16(d), d_x), products, acc);
-        s.rows_fnma(s.rows_mul(s.rows_widen_f16(dmin), d_x), minima, acc)
+        let header = common.expect("of affine formats");
+        let [d, dmin] = s.half_pairs(rows.map(
+            #[inline(always)]
+            |row| [row.d.0, row.dmin.0],
+        ));
+        let minima = s.rows_to_floats(s.narrow_minima(header, sums));
+        let acc = s.rows_fma(s.rows_mul(d, d_x), products, acc);
+        s.rows_fnma(s.rows_mul(dmin, d_x), minima, acc)
     }
 }

@@ -22,7 +22,7 @@ pub(super) trait PanelK: KFormat {
     /// Groups whose scaled sums add up exactly in F32, or 1 where that is not worth it.
     const EXACT: usize;
     /// Where tiles split an integer times its scale into two signed bytes: 3 for unsigned integers up
-    /// to 15 in groups of 32 with unsigned scales, else 7.
+    /// to 15 in groups of 32 with unsigned scales, else 7. 0: it is a byte, beside the group's minimum.
     const SPLIT: u32 = 7;
 }
 
@@ -56,7 +56,10 @@ impl PanelK for BlockQ2K {
     const OFFSET: i16 = 0;
     const MINIMUM: bool = true;
     const EXACT: usize = 1;
+    const SPLIT: u32 = 0;
 }
+
+const _: () = assert!(BlockQ2K::LARGEST * 15 <= 127);
 
 impl PanelK for BlockQ3K {
     const LARGEST: i32 = 7;

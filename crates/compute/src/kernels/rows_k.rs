@@ -24,15 +24,8 @@ pub(super) fn four_rows<F: KFormat, S: KLanes<N>, const N: usize, const T: usize
             let (weights, scales) = (block[r].vectors(s), block[r].vector_scales(s, common, r));
             for t in 0..T {
                 let q = F::activations(s, &x[t].q.as_chunks().0[b]);
-                let mut sum = block[r].start(s, &x[t].sums.as_chunks().0[b]);
-                for v in 0..N {
-                    sum = if F::SIGNED {
-                        s.dot_signed_runs(sum, weights[v], q[v], scales[v])
-                    } else {
-                        s.dot_runs(sum, weights[v], q[v], scales[v])
-                    };
-                }
-                dots[t][r] = sum;
+                let x = (q, &x[t].sums.as_chunks().0[b]);
+                dots[t][r] = block[r].dots(s, (weights, scales), x);
             }
         }
         for t in 0..T {

@@ -1,5 +1,6 @@
 //! Tile products of the K formats: the integer scales are multiplied into the weights when they are
-//! unpacked, as two signed bytes each, so that a block of 256 columns is two results.
+//! unpacked, as two signed bytes each, so that a block of 256 columns is two results. Where one byte
+//! is enough, the other is the minimum, and its result the sum of the minima.
 
 use std::ops::Range;
 
@@ -13,14 +14,15 @@ use crate::simd::{Avx512, IntSimd, Lanes, Simd, Sixteen};
 /// A piece of a panel, unpacked.
 #[repr(C, align(64))]
 pub(super) struct LargePanel {
-    /// `[tiles][quarters][low, high][rows]`: parts of integer times scale, in element order.
+    /// `[tiles][quarters][low, high][rows]`: parts of integer times scale, or that and the minimum, in
+    /// element order.
     products: [[[[[i8; 64]; TILE]; 2]; 4]; ROWS / TILE],
     /// Scales.
     d: [f32; ROWS],
     /// Scales of minima, negated.
     m: [f32; ROWS],
     /// Integer minima of groups.
-    mins: [[[i16; 2]; 8]; ROWS],
+    mins: [[[i16; 2]; 4]; ROWS],
 }
 
 /// Sums of one step: of two slabs, low and high part.
@@ -44,7 +46,7 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
             products: [[[[[0; 64]; TILE]; 2]; 4]; ROWS / TILE],
             d: [0.0; ROWS],
             m: [0.0; ROWS],
-            mins: [[[0; 2]; 8]; ROWS],
+            mins: [[[0; 2]; 4]; ROWS],
         },
         [[[Sixteen([0; 16]); 16]; 4]; 2],
     );
@@ -57,7 +59,10 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
             let to = quarters[g / 2]
                 .each_mut()
                 .map(|rows| &mut rows[row % TILE].as_chunks_mut::<32>().0[g % 2]);
-            if F::SPLIT == 3 {
+            if F::SPLIT == 0 {
+                let mins = s.scale_bytes(block.per_sum(s));
+                s.byte_products(weights, [&scales, &mins], g, to);
+            } else if F::SPLIT == 3 {
                 s.small_products(weights, scales[2 * g], to);
             } else if F::SIGNED {
                 s.signed_products(weights, (&scales, g), to);
@@ -70,12 +75,9 @@ impl<F: PanelK> TileFormat<64> for Large<F> {
         if F::MINIMUM {
             // −(dmin · d_x) = (−dmin) · d_x
             panel.m[row] = -s.widen_one(dmin.0);
-            let mins = block.per_sum(s);
-            if F::GROUPS == 8 {
-                let mins: [[i16; 2]; 4] = bytemuck::cast(s.every_second(mins));
-                panel.mins[row].as_chunks_mut::<4>().0[0] = mins;
-            } else {
-                panel.mins[row] = bytemuck::cast(s.array_i16(mins));
+            if F::SPLIT > 0 {
+                const { assert!(F::SPLIT == 0 || F::GROUPS == 8 || !F::MINIMUM) };
+                panel.mins[row] = bytemuck::cast(s.every_second(block.per_sum(s)));
             }
         }
     }
@@ -198,27 +200,27 @@ fn advance<F: PanelK, const SLABS: usize>(
     let mins = &panel.mins[row..].as_chunks::<2>().0[0];
     let chains = &mut chains[step.first + v][row..];
     let chains = &mut chains.as_chunks_mut::<2>().0[0];
-    let sum_x = if F::GROUPS == 8 {
-        &step.x[v].wide_sums[..4]
-    } else {
-        &step.x[v].sums[..8]
-    };
     let d_x = s.load(&step.x[v].scales[0].0);
     let [low, high] = &sums.as_chunks::<2>().0[v];
     for r in 0..2 {
         let (low, high) = (&low[first + r], &high[first + r]);
-        let products = if F::SPLIT == 3 {
-            s.join::<3>(low, high)
-        } else {
-            s.join::<7>(low, high)
+        let products = match F::SPLIT {
+            0 => s.load_i32(low),
+            3 => s.join::<3>(low, high),
+            _ => s.join::<7>(low, high),
         };
         let scale = s.mul(s.splat(d[r]), d_x);
         let mut acc = s.fma(scale, s.i32_to_f32(products), s.load(&chains[r].0));
         if F::MINIMUM {
-            let mut minima = s.i32_zero();
-            for g in 0..F::GROUPS / 2 {
-                minima = s.dot2(minima, &sum_x[g], mins[r][g]);
-            }
+            let minima = if F::SPLIT == 0 {
+                s.load_i32(high)
+            } else {
+                let mut minima = s.i32_zero();
+                for g in 0..4 {
+                    minima = s.dot2(minima, &step.x[v].wide_sums[g], mins[r][g]);
+                }
+                minima
+            };
             let scale = s.mul(s.splat(m[r]), d_x);
             acc = s.fma(scale, s.i32_to_f32(minima), acc);
         }

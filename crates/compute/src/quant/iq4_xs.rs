@@ -41,6 +41,12 @@ impl BlockIq4Xs {
         scales
     }
 
+    /// How the scales are stored: both fields, side by side.
+    #[inline(always)]
+    pub(crate) fn packed_scales(&self) -> [[u8; 4]; 2] {
+        [[self.scales_h[0], self.scales_h[1], 0, 0], self.scales_l]
+    }
+
     /// The levels in element order.
     #[must_use]
     pub fn unpack(&self) -> [i8; K_BLOCK] {

@@ -72,6 +72,34 @@ impl Avx512 {
         }
     }
 
+    /// `weights · scale` and the minimum of each weight, for weights of which vector `g` of a block is
+    /// given; the products are at most 127, and so are scales and minima.
+    #[inline(always)]
+    pub(crate) fn byte_products(
+        self,
+        weights: __m256i,
+        [scales, mins]: [&[u8; 16]; 2],
+        g: usize,
+        [products, minima]: [&mut [i8; 32]; 2],
+    ) {
+        let spread = op!(_mm256_loadu_si256(EVERY_SECOND[g].as_ptr().cast()));
+        let [scales, mins] = [scales, mins].map(
+            #[inline(always)]
+            |bytes| {
+                let bytes = op!(_mm_loadu_si128(bytes.as_ptr().cast()));
+                op!(_mm256_shuffle_epi8(
+                    _mm256_broadcastsi128_si256(bytes),
+                    spread
+                ))
+            },
+        );
+        // A word times a scale is both of its bytes times it.
+        let both = op!(_mm256_mullo_epi16(weights, scales));
+        op!(_mm256_storeu_si256(products.as_mut_ptr().cast(), both));
+        let both = op!(_mm256_or_si256(mins, _mm256_slli_epi16::<8>(mins)));
+        op!(_mm256_storeu_si256(minima.as_mut_ptr().cast(), both));
+    }
+
     /// Parts of `(weights − offset) · scale`, for weights up to 63 of which vector `g` of a block
     /// is given, `SHIFT` = 7.
     #[inline(always)]
@@ -133,11 +161,15 @@ impl Avx512 {
         op!(store_high(products, high));
     }
 
+    #[inline(always)]
+    pub(crate) fn load_i32(self, x: &Sixteen<i32>) -> __m512i {
+        op!(_mm512_load_si512(x.0.as_ptr().cast()))
+    }
+
     /// `low + (high << SHIFT)`.
     #[inline(always)]
     pub(crate) fn join<const SHIFT: u32>(self, low: &Sixteen<i32>, high: &Sixteen<i32>) -> __m512i {
-        let low = op!(_mm512_load_si512(low.0.as_ptr().cast()));
-        let high = op!(_mm512_load_si512(high.0.as_ptr().cast()));
+        let (low, high) = (self.load_i32(low), self.load_i32(high));
         op!(_mm512_add_epi32(low, _mm512_slli_epi32::<SHIFT>(high)))
     }
 }

@@ -6,11 +6,12 @@
 
 use std::arch::x86_64::*;
 
-use super::{KLanes, centre256};
+use super::{KLanes, centre256, level_scales};
 use crate::simd::{Avx2, IntSimd};
 
 impl KLanes<8> for Avx2 {
     type Vector = __m256i;
+    type Scales = [__m256i; 8];
     type Header = Header128;
 
     #[inline(always)]
@@ -71,7 +72,7 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
-    fn iq4_xs(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m256i; 8] {
+    fn levels(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m256i; 8] {
         let mut out = [self.zero_i32(); 8];
         for (out, qs) in out.iter_mut().zip(qs) {
             *out = self.table_bytes(table, self.nibbles(qs));
@@ -141,12 +142,9 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
-    fn halved_scales(self, scales: &[i8; 8]) -> [__m256i; 8] {
-        let mut out = [self.zero_i32(); 8];
-        for (out, scale) in out.iter_mut().zip(scales) {
-            *out = op!(_mm256_set1_epi16(i16::from(*scale)));
-        }
-        out
+    fn level_scales(self, packed: &[[u8; 4]; 2]) -> [__m256i; 8] {
+        let scales = op!(level_scales(packed.map(i32::from_le_bytes)));
+        op!(twice_each(scales))
     }
 
     #[inline(always)]
@@ -156,9 +154,32 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
-    fn narrow_minima(self, mins: &[i8; 16], sums: &[i16; 16]) -> __m256i {
+    fn narrow_header(self, rows: [&[u8; 16]; 4]) -> Header128 {
+        let zero = [op!(_mm_setzero_si128()); 4];
+        let mut header = Header128 {
+            packed: zero,
+            bytes: zero,
+        };
+        for row in 0..4 {
+            header.packed[row] = op!(_mm_loadu_si128(rows[row].as_ptr().cast()));
+            header.bytes[row] = op!(_mm_and_si128(header.packed[row], _mm_set1_epi8(15)));
+        }
+        header
+    }
+
+    #[inline(always)]
+    fn narrow_run_scales(self, header: Header128, row: usize) -> [__m256i; 8] {
+        self.scale_pairs(op!(_mm256_cvtepu8_epi16(header.bytes[row])))
+    }
+
+    #[inline(always)]
+    fn narrow_minima(self, header: Header128, sums: &[i16; 16]) -> __m128i {
         let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
-        op!(_mm256_madd_epi16(self.widen_i8(mins), sums))
+        let mut dots = [sums; 4];
+        for row in 0..4 {
+            dots[row] = op!(narrow_minima256(header.packed[row], sums));
+        }
+        self.total(dots)
     }
 
     #[inline(always)]
@@ -167,16 +188,35 @@ impl KLanes<8> for Avx2 {
     }
 
     #[inline(always)]
-    fn dot_runs(self, acc: __m256i, u: __m256i, x: __m256i, scales: __m256i) -> __m256i {
-        self.dot_scaled(acc, u, x, scales)
+    fn dots(
+        self,
+        mut acc: __m256i,
+        u: [__m256i; 8],
+        x: [__m256i; 8],
+        scales: [__m256i; 8],
+    ) -> __m256i {
+        for v in 0..8 {
+            acc = self.dot_scaled(acc, u[v], x[v], scales[v]);
+        }
+        acc
     }
 
     #[inline(always)]
-    fn dot_signed_runs(self, acc: __m256i, w: __m256i, x: __m256i, scales: __m256i) -> __m256i {
-        // w·x = |w| · (sign(w) x). Pairs of products stay within i16: 2 · 127 · 127.
-        let magnitude = op!(_mm256_abs_epi8(w));
-        let signed = op!(_mm256_sign_epi8(x, w));
-        self.dot_scaled(acc, magnitude, signed, scales)
+    fn level_dots(
+        self,
+        w: [__m256i; 8],
+        x: [__m256i; 8],
+        scales: [__m256i; 8],
+        _: &[i16; 16],
+    ) -> __m256i {
+        let mut acc = self.no_dots();
+        for v in 0..8 {
+            // w·x = |w| · (sign(w) x). Pairs of products stay within i16: 2 · 127 · 127.
+            let magnitude = op!(_mm256_abs_epi8(w[v]));
+            let signed = op!(_mm256_sign_epi8(x[v], w[v]));
+            acc = self.dot_scaled(acc, magnitude, signed, scales[v]);
+        }
+        acc
     }
 
     #[inline(always)]
@@ -245,6 +285,26 @@ fn minima256(header: __m128i, sums: __m256i) -> __m256i {
     );
     let words = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(header), twice);
     _mm256_madd_epi16(words, sums)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn narrow_minima256(packed: __m128i, sums: __m256i) -> __m256i {
+    let mins = _mm_and_si128(_mm_srli_epi16::<4>(packed), _mm_set1_epi8(15));
+    _mm256_madd_epi16(_mm256_cvtepu8_epi16(mins), sums)
+}
+
+/// A vector of each dword, its low word in all words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn twice_each(dwords: __m256i) -> [__m256i; 8] {
+    let high = _mm256_slli_epi32::<16>(dwords);
+    let both = _mm256_blend_epi16::<0b1010_1010>(dwords, high);
+    let mut out = [both; 8];
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = _mm256_permutevar8x32_epi32(both, _mm256_set1_epi32(i as i32));
+    }
+    out
 }
 
 /// As `total512`.

@@ -1,15 +1,19 @@
 //! K-format blocks in 512-bit vectors: two runs of 32 elements a vector.
 
+mod tables;
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{KLanes, centre256};
+use self::tables::{MINIMA, NARROW_SCALES, RUN_SCALES};
+use super::{KLanes, centre256, level_scales};
 use crate::simd::avx512::dpwssd;
 use crate::simd::strips::table_bytes;
 use crate::simd::{Avx512, IntSimd};
 
 impl KLanes<4> for Avx512 {
     type Vector = __m512i;
+    type Scales = [__m512i; 2];
     type Header = Header512;
 
     #[inline(always)]
@@ -45,7 +49,11 @@ impl KLanes<4> for Avx512 {
     }
 
     #[inline(always)]
-    fn iq4_xs(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m512i; 4] {
+    fn levels(self, qs: &[[u8; 16]; 8], table: &[u8; 16]) -> [__m512i; 4] {
+        let table = &table.map(
+            #[inline(always)]
+            |level| level ^ 128,
+        );
         let (halves, _) = qs.as_chunks::<4>();
         let a = op!(_mm512_loadu_si512(halves[0].as_ptr().cast()));
         let b = op!(_mm512_loadu_si512(halves[1].as_ptr().cast()));
@@ -85,30 +93,21 @@ impl KLanes<4> for Avx512 {
 
     #[inline(always)]
     fn header(self, rows: [&[u8; 16]; 4]) -> Header512 {
-        let mut packed = [op!(_mm_setzero_si128()); 4];
-        for row in 0..4 {
-            packed[row] = op!(_mm_loadu_si128(rows[row].as_ptr().cast()));
-        }
-        op!(header512(packed))
+        op!(header512(a_row_a_lane(rows)))
     }
 
     #[inline(always)]
-    fn run_scales(self, header: Header512, row: usize) -> [__m512i; 4] {
-        let mut out = [header.bytes; 4];
-        for (out, index) in out.iter_mut().zip(&RUN_SCALES[row]) {
-            let index: &[u8; 64] = index;
-            let index = op!(_mm512_loadu_si512(index.as_ptr().cast()));
-            *out = op!(low_bytes(index, header.bytes));
-        }
-        out
+    fn run_scales(self, header: Header512, row: usize) -> [__m512i; 2] {
+        op!(picked_scales(&RUN_SCALES[row], header.bytes))
     }
 
     #[inline(always)]
     fn minima(self, header: Header512, sums: &[i16; 16]) -> __m128i {
-        let (sums, _) = sums.as_chunks::<8>();
-        let first = op!(_mm_loadu_si128(sums[0].as_ptr().cast()));
-        let last = op!(_mm_loadu_si128(sums[1].as_ptr().cast()));
-        op!(minima512(header.bytes, first, last))
+        let words = MINIMA.map(
+            #[inline(always)]
+            |index| op!(low_bytes(load512(&index), header.bytes)),
+        );
+        op!(minima512(words, sums))
     }
 
     #[inline(always)]
@@ -117,23 +116,33 @@ impl KLanes<4> for Avx512 {
     }
 
     #[inline(always)]
-    fn narrow_scales(self, scales: &[i8; 16]) -> [__m512i; 4] {
+    fn narrow_scales(self, scales: &[i8; 16]) -> [__m512i; 2] {
         op!(narrow_scales512(self.widen_i8(scales)))
     }
 
     #[inline(always)]
-    fn halved_scales(self, scales: &[i8; 8]) -> [__m512i; 4] {
-        let words = op!(_mm_cvtepi8_epi16(_mm_loadl_epi64(scales.as_ptr().cast())));
-        op!(halved_scales512(words))
+    fn level_scales(self, packed: &[[u8; 4]; 2]) -> [__m512i; 2] {
+        op!(a_lane_each(
+            level_scales(packed.map(i32::from_le_bytes)),
+            0xffff
+        ))
     }
 
     #[inline(always)]
-    fn narrow_minima(self, mins: &[i8; 16], sums: &[i16; 16]) -> __m512i {
-        let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
-        op!(_mm512_zextsi256_si512(_mm256_madd_epi16(
-            self.widen_i8(mins),
-            sums
-        )))
+    fn narrow_header(self, rows: [&[u8; 16]; 4]) -> Header512 {
+        let packed = op!(a_row_a_lane(rows));
+        let bytes = op!(_mm512_and_si512(packed, _mm512_set1_epi8(15)));
+        Header512 { packed, bytes }
+    }
+
+    #[inline(always)]
+    fn narrow_run_scales(self, header: Header512, row: usize) -> [__m512i; 2] {
+        op!(picked_scales(&NARROW_SCALES[row], header.bytes))
+    }
+
+    #[inline(always)]
+    fn narrow_minima(self, header: Header512, sums: &[i16; 16]) -> __m128i {
+        op!(narrow_minima512(header.packed, sums))
     }
 
     #[inline(always)]
@@ -151,17 +160,44 @@ impl KLanes<4> for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_runs(self, acc: __m512i, u: __m512i, x: __m512i, scales: __m512i) -> __m512i {
-        // Pairs of products stay within i16: 2 · 63 · 127.
-        let pairs = op!(_mm512_maddubs_epi16(u, x));
-        op!(dpwssd(acc, pairs, scales))
+    fn dots(self, acc: __m512i, u: [__m512i; 4], x: [__m512i; 4], scales: [__m512i; 2]) -> __m512i {
+        let mut fours = u;
+        for (fours, x) in fours.iter_mut().zip(x) {
+            *fours = op!(_mm512_dpbusd_epi32(self.no_dots(), *fours, x));
+        }
+        // Four products stay within i16: 4 · 63 · 127.
+        let words = [
+            op!(_mm512_packs_epi32(fours[0], fours[1])),
+            op!(_mm512_packs_epi32(fours[2], fours[3])),
+        ];
+        let acc = op!(dpwssd(acc, words[0], scales[0]));
+        op!(dpwssd(acc, words[1], scales[1]))
     }
 
     #[inline(always)]
-    fn dot_signed_runs(self, acc: __m512i, w: __m512i, x: __m512i, scales: __m512i) -> __m512i {
-        // w·x = |w| · (sign(w) x). Pairs of products stay within i16: 2 · 127 · 127.
-        let pairs = op!(_mm512_maddubs_epi16(_mm512_abs_epi8(w), signed512(x, w)));
-        op!(dpwssd(acc, pairs, scales))
+    fn level_dots(
+        self,
+        w: [__m512i; 4],
+        x: [__m512i; 4],
+        scales: [__m512i; 2],
+        sums: &[i16; 16],
+    ) -> __m512i {
+        // Weights are 128 too large: each run starts at −128 Σ x.
+        let sums = op!(_mm256_loadu_si256(sums.as_ptr().cast()));
+        let runs = op!(_mm256_madd_epi16(sums, _mm256_set1_epi16(-128)));
+        let starts = op!(a_lane_each(runs, 0x1111));
+        let mut acc = self.no_dots();
+        for half in 0..2 {
+            let mut dots = starts[half];
+            for v in 2 * half..2 * half + 2 {
+                dots = op!(_mm512_dpbusd_epi32(dots, w[v], x[v]));
+            }
+            acc = op!(_mm512_add_epi32(
+                acc,
+                _mm512_mullo_epi32(dots, scales[half])
+            ));
+        }
+        acc
     }
 
     #[inline(always)]
@@ -178,35 +214,6 @@ pub(crate) struct Header512 {
     /// Eight scales, then eight minima, a byte each.
     bytes: __m512i,
 }
-
-/// For each row and vector, the byte of a header (sixteen a row: scales, then minima) that scales
-/// each pair of elements.
-const RUN_SCALES: [[[u8; 64]; 4]; 4] = {
-    let runs = [[0, 2], [1, 3], [4, 6], [5, 7]];
-    let (mut table, mut row) = ([[[0; 64]; 4]; 4], 0);
-    while row < 4 {
-        let mut byte = 0;
-        while byte < 256 {
-            let (vector, at) = (byte / 64, byte % 64);
-            table[row][vector][at] = 16 * row as u8 + runs[vector][at / 32];
-            byte += 1;
-        }
-        row += 1;
-    }
-    table
-};
-
-/// For each row's first (and second) four minima, each twice, as words.
-const MINIMA: [[u8; 64]; 2] = {
-    let (mut table, mut byte) = ([[0; 64]; 2], 0);
-    while byte < 64 {
-        let minimum = byte / 16 * 16 + 8 + byte % 16 / 4;
-        table[0][byte] = minimum as u8;
-        table[1][byte] = minimum as u8 + 4;
-        byte += 1;
-    }
-    table
-};
 
 /// Words whose low bytes are `bytes[index]`, high bytes zero. In assembly because the compiler would
 /// take the mask out and make an instruction of it.
@@ -226,6 +233,46 @@ fn low_bytes(index: __m512i, bytes: __m512i) -> __m512i {
         );
     }
     words
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load512(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the load reads exactly `bytes`.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn a_row_a_lane(rows: [&[u8; 16]; 4]) -> __m512i {
+    // SAFETY: each load reads exactly a row.
+    let [a, b, c, d] = rows.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) });
+    let (ab, cd) = (_mm256_set_m128i(b, a), _mm256_set_m128i(d, c));
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(ab), cd)
+}
+
+/// Words of the bytes that two vectors of indices name.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn picked_scales(index: &[[u8; 64]; 2], bytes: __m512i) -> [__m512i; 2] {
+    let [first, last] = index;
+    [
+        low_bytes(load512(first), bytes),
+        low_bytes(load512(last), bytes),
+    ]
+}
+
+/// The first four dwords, then the last four, each in all dwords of a lane that `mask` has.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn a_lane_each(dwords: __m256i, mask: __mmask16) -> [__m512i; 2] {
+    let dwords = _mm512_castsi256_si512(dwords);
+    let lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    let after = _mm512_add_epi32(lane, _mm512_set1_epi32(4));
+    [
+        _mm512_maskz_permutexvar_epi32(mask, lane, dwords),
+        _mm512_maskz_permutexvar_epi32(mask, after, dwords),
+    ]
 }
 
 #[inline]
@@ -351,34 +398,10 @@ fn halved512([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-/// Vectors 0 and 1 have scale `lane` in each lane, vectors 2 and 3 scale `4 + lane`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn halved_scales512(words: __m128i) -> [__m512i; 4] {
-    let words = _mm512_castsi128_si512(words);
-    let lane = _mm512_inserti64x4::<1>(
-        _mm512_castsi256_si512(_mm256_set_m128i(_mm_set1_epi16(1), _mm_setzero_si128())),
-        _mm256_set_m128i(_mm_set1_epi16(3), _mm_set1_epi16(2)),
-    );
-    let first = _mm512_permutexvar_epi16(lane, words);
-    let last = _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(4)), words);
-    [first, first, last, last]
-}
-
-/// `x` where `w` is not negative, `−x` elsewhere.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn signed512(x: __m512i, w: __m512i) -> __m512i {
-    _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x)
-}
-
 /// A row a lane: eight scales, then eight minima, from d, dmin and three packed words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn header512([a, b, c, d]: [__m128i; 4]) -> Header512 {
-    let ab = _mm256_set_m128i(b, a);
-    let cd = _mm256_set_m128i(d, c);
-    let packed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(ab), cd);
+fn header512(packed: __m512i) -> Header512 {
     // Words 1, 1, 2, 2: low six bits of the first four, top two of the last four.
     let own = _mm512_shuffle_epi32::<0b10_10_01_01>(packed);
     let own = _mm512_srlv_epi32(own, _mm512_set4_epi32(2, 0, 2, 0));
@@ -395,37 +418,55 @@ fn header512([a, b, c, d]: [__m128i; 4]) -> Header512 {
     }
 }
 
+/// `Σ minimum · Σ x` of each row: minima as words, those of the first eight sums and of the last.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")]
-fn minima512(header: __m512i, first: __m128i, last: __m128i) -> __m128i {
-    let index = |i: usize| {
-        let table: &[u8; 64] = &MINIMA[i];
-        // SAFETY: the load reads exactly `table`.
-        unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
-    };
-    let words = [low_bytes(index(0), header), low_bytes(index(1), header)];
-    let dots = _mm512_madd_epi16(words[0], _mm512_broadcast_i32x4(first));
-    let dots = dpwssd(dots, words[1], _mm512_broadcast_i32x4(last));
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn minima512(words: [__m512i; 2], sums: &[i16; 16]) -> __m128i {
+    let (sums, _) = sums.as_chunks::<8>();
+    // SAFETY: each load reads exactly eight sums.
+    let load = |sums: &[i16; 8]| unsafe { _mm_loadu_si128(sums.as_ptr().cast()) };
+    let dots = _mm512_madd_epi16(words[0], _mm512_broadcast_i32x4(load(&sums[0])));
+    let dots = dpwssd(dots, words[1], _mm512_broadcast_i32x4(load(&sums[1])));
     let dots = _mm512_add_epi32(dots, _mm512_shuffle_epi32::<0b01_00_11_10>(dots));
     let dots = _mm512_add_epi32(dots, _mm512_shuffle_epi32::<0b10_11_00_01>(dots));
     let rows = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     _mm512_castsi512_si128(_mm512_permutexvar_epi32(rows, dots))
 }
 
-/// Vector `i` has scale `4 i + lane` in each lane.
+/// As [`minima512`], of minima in the high nibbles of sixteen bytes a row.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn narrow_scales512(words: __m256i) -> [__m512i; 4] {
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn narrow_minima512(packed: __m512i, sums: &[i16; 16]) -> __m128i {
+    let mins = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), _mm512_set1_epi8(15));
+    let zero = _mm512_setzero_si512();
+    let words = [
+        _mm512_unpacklo_epi8(mins, zero),
+        _mm512_unpackhi_epi8(mins, zero),
+    ];
+    minima512(words, sums)
+}
+
+/// The scales of what [`KLanes::dots`] packs, where vector `i` has scale `4 i + lane` in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn narrow_scales512(words: __m256i) -> [__m512i; 2] {
     let words = _mm512_castsi256_si512(words);
-    let lane = _mm512_inserti64x4::<1>(
-        _mm512_castsi256_si512(_mm256_set_m128i(_mm_set1_epi16(1), _mm_setzero_si128())),
-        _mm256_set_m128i(_mm_set1_epi16(3), _mm_set1_epi16(2)),
+    let spread = |x: i64| x * 0x0001_0001_0001_0001;
+    let first = _mm512_setr_epi64(
+        spread(0),
+        spread(4),
+        spread(1),
+        spread(5),
+        spread(2),
+        spread(6),
+        spread(3),
+        spread(7),
     );
-    let pick = |first| {
-        let index = _mm512_add_epi16(lane, _mm512_set1_epi16(first));
-        _mm512_permutexvar_epi16(index, words)
-    };
-    [pick(0), pick(4), pick(8), pick(12)]
+    let last = _mm512_add_epi16(first, _mm512_set1_epi16(8));
+    [
+        _mm512_permutexvar_epi16(first, words),
+        _mm512_permutexvar_epi16(last, words),
+    ]
 }
 
 #[inline]
