@@ -339,6 +339,8 @@ pub trait Backend {
         k: &Self::Buffer,
         v: &Self::Buffer,
     );
+    /// Copies the keys and values of all layers in a page to another.
+    fn copy_page(&mut self, cache: &mut Self::KvCache, from: PageId, to: PageId);
     /// Attention of every span; sets the rows of `out` (`[tokens, heads · head_dim]`).
     fn attention(
         &mut self,

@@ -1,44 +1,131 @@
-//! The loop: compute what is missing, draw one token, repeat.
+//! Steps: plan, compute, draw, commit.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use redline_model::{
-    Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PageId, SequenceStep,
-    StepPlan, TokenId,
-};
+use redline_model::{Error as ModelError, Forward, Observer, SequenceStep, StepPlan};
 
-use crate::{EndReason, Error, GeneratedToken, Outcome, Request, Sampler};
+use crate::line::{Drawn, Line};
+use crate::schedule::{Limits, Load, NewSequence, Plan, Scheduler, SequenceId};
+use crate::{EndReason, Error, GeneratedToken, Logprob, Outcome, Request, RequestId, Stats};
 
-/// How an engine works.
+/// How an engine works. No result depends on any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Tokens of a prompt computed in one step, at least 1; more than the model's step limit means
-    /// that limit.
+    /// Tokens computed in one step, at least 1; more than the model's step limit means that limit.
     pub chunk_tokens: usize,
+    /// Answers that run at a time.
+    pub max_running: usize,
+    /// Answers that wait.
+    pub max_waiting: usize,
+    /// What the prompt tokens of a step may add to its time while others decode.
+    pub decode_delay: Duration,
+    /// What the prompt tokens of any step may take.
+    pub step_time: Duration,
+    /// Whether keys and values of answers that are over are kept for prompts that begin alike.
+    pub prefix_cache: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { chunk_tokens: 512 }
+        Self {
+            chunk_tokens: 512,
+            max_running: 64,
+            max_waiting: 256,
+            decode_delay: Duration::from_millis(50),
+            step_time: Duration::from_secs(1),
+            prefix_cache: true,
+        }
     }
 }
 
-/// Generates one sequence at a time.
-///
-/// The keys and values of the last sequence stay, and the next request computes only what follows
-/// the longest prefix it has in common with them: turns of a chat are cheap.
+/// What there is to tell.
+#[derive(Debug)]
+pub enum Event {
+    /// How likely tokens of the prompt are.
+    PromptLogprobs {
+        /// Whose.
+        request: RequestId,
+        /// Of every token but the first, which nothing says anything of.
+        logprobs: Vec<Logprob>,
+    },
+    /// A token.
+    Token {
+        /// Whose.
+        request: RequestId,
+        /// Number of the answer, from 0.
+        choice: usize,
+        /// It.
+        token: GeneratedToken,
+    },
+    /// The end of an answer: each has exactly one.
+    End {
+        /// Whose.
+        request: RequestId,
+        /// Number of the answer, from 0.
+        choice: usize,
+        /// The account, or what went wrong.
+        outcome: Result<Outcome, Error>,
+    },
+}
+
+impl Event {
+    /// Whose it is.
+    #[must_use]
+    pub const fn request(&self) -> RequestId {
+        match self {
+            Self::PromptLogprobs { request, .. }
+            | Self::Token { request, .. }
+            | Self::End { request, .. } => *request,
+        }
+    }
+}
+
+/// What a call of [`Engine::step`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// A step.
+    Step,
+    /// A step, broken off.
+    BrokenOff,
+    /// Nothing: there is nothing to do.
+    Idle,
+}
+
+/// The step under way, for who decides whether to break it off.
+#[derive(Debug)]
+pub struct UnderWay {
+    prompts: Vec<RequestId>,
+}
+
+impl UnderWay {
+    fn new(plan: &Plan, lines: &BTreeMap<SequenceId, Line>) -> Self {
+        let prompts = plan.sequences.iter().filter(|planned| planned.prompt);
+        let lines = prompts.filter_map(|planned| lines.get(&planned.id));
+        Self {
+            prompts: lines.map(|line| line.id).collect(),
+        }
+    }
+
+    /// Whether it computes prompt tokens of a request: to break it off is worth while if that was
+    /// cancelled. A request can do so once, so nobody keeps others from going on.
+    #[must_use]
+    pub fn has_prompt_of(&self, request: RequestId) -> bool {
+        self.prompts.contains(&request)
+    }
+}
+
+/// Generates many answers at a time, each as if it were alone.
 #[derive(Debug)]
 pub struct Engine<F> {
-    forward: F,
-    chunk_tokens: usize,
-    /// Clock of the durations in an [`Outcome`].
+    pub(crate) forward: F,
+    scheduler: Scheduler,
+    lines: BTreeMap<SequenceId, Line>,
     clock: fn() -> Instant,
-    /// Page `i` holds positions `64 i ..` of the sequence.
-    pages: Vec<PageId>,
-    /// The tokens whose keys and values the pages hold.
-    computed: Vec<TokenId>,
+    start: Instant,
+    next_request: u64,
+    stats: Stats,
 }
 
 impl<F: Forward> Engine<F> {
@@ -52,17 +139,26 @@ impl<F: Forward> Engine<F> {
             options.chunk_tokens > 0,
             "a step computes at least one token"
         );
-        let chunk_tokens = options.chunk_tokens.min(forward.max_step_tokens());
-        let needed = forward.context_length().div_ceil(PAGE_POSITIONS);
-        let pages = (0..forward.page_count().min(needed))
-            .map(|page| PageId(page as u32))
-            .collect();
+        let scheduler = Scheduler::new(Limits {
+            context: forward.context_length(),
+            pages: forward.page_count(),
+            step_tokens: options.chunk_tokens.min(forward.max_step_tokens()),
+            logit_rows: forward.max_logit_rows(),
+            window: forward.attention_window(),
+            running: options.max_running,
+            waiting: options.max_waiting,
+            decode_delay: options.decode_delay,
+            step_time: options.step_time,
+            prefix_cache: options.prefix_cache,
+        });
         Self {
             forward,
-            chunk_tokens,
+            scheduler,
+            lines: BTreeMap::new(),
             clock: Instant::now,
-            pages,
-            computed: Vec::new(),
+            start: Instant::now(),
+            next_request: 0,
+            stats: Stats::default(),
         }
     }
 
@@ -70,20 +166,19 @@ impl<F: Forward> Engine<F> {
     #[must_use]
     pub fn with_clock(mut self, clock: fn() -> Instant) -> Self {
         self.clock = clock;
+        self.start = clock();
         self
     }
 
     /// Positions a sequence can have: the model's context, or what its pages hold if that is less.
     #[must_use]
     pub fn context_length(&self) -> usize {
-        self.forward
-            .context_length()
-            .min(self.pages.len() * PAGE_POSITIONS)
+        self.scheduler.limits().context
     }
 
     /// The model.
     #[must_use]
-    pub fn forward(&self) -> &F {
+    pub const fn forward(&self) -> &F {
         &self.forward
     }
 
@@ -93,65 +188,62 @@ impl<F: Forward> Engine<F> {
         self.forward
     }
 
-    /// Forgets the last sequence: the next request computes its whole prompt.
+    /// Forgets every prefix that no answer under way uses.
     pub fn clear(&mut self) {
-        self.computed.clear();
+        self.scheduler.forget_prefixes();
     }
 
-    /// Generates until an end token, `max_tokens`, `cancel`, or `on_token` breaking off.
-    ///
-    /// `cancel` is polled before every layer, so it works inside a long prompt too.
+    /// Numbers of the moment.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.scheduler.load()
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn now(&self) -> Duration {
+        (self.clock)().saturating_duration_since(self.start)
+    }
+
+    /// Takes a request in; [`Self::step`] tells what comes of it.
     ///
     /// # Errors
-    /// If the request breaks its rules or does not fit in the context: nothing is computed then.
-    /// If the model or the sampler fails.
-    pub fn generate(
-        &mut self,
-        request: &Request,
-        cancel: &AtomicBool,
-        on_token: &mut dyn FnMut(GeneratedToken) -> ControlFlow<()>,
-    ) -> Result<Outcome, Error> {
-        self.check(request)?;
-        let vocab = self.forward.vocab_size();
-        let mut sampler = Sampler::new(&request.sampling, SEQUENCE, vocab);
-        sampler.observe(&request.prompt);
-        let mut run = Run::new(request, (self.clock)(), self.reuse_prefix(&request.prompt));
-        loop {
-            if cancel.load(Ordering::Relaxed) {
-                return Ok(run.end(EndReason::Cancelled, (self.clock)()));
-            }
-            let logits = match self.step(&run.tokens, cancel) {
-                Ok(Some(logits)) => logits,
-                Ok(None) => continue,
-                Err(Error::Model(ModelError::Cancelled)) => {
-                    return Ok(run.end(EndReason::Cancelled, (self.clock)()));
-                }
-                Err(error) => return Err(error),
-            };
-            let index = run.generated();
-            let sampled = sampler
-                .sample(logits, run.tokens.len() as u64, request.logprobs)
-                .map_err(|source| Error::Sampling { index, source })?;
-            run.first_token.get_or_insert_with(self.clock);
-            let id = sampled.id;
-            if request.end_tokens.contains(&id) {
-                return Ok(run.end(EndReason::Eos, (self.clock)()));
-            }
-            run.tokens.push(id);
-            sampler.observe(&[id]);
-            if on_token(GeneratedToken {
-                id,
-                index,
-                logprob: sampled.logprob,
-            })
-            .is_break()
-            {
-                return Ok(run.end(EndReason::Stop, (self.clock)()));
-            }
-            if run.generated() == request.max_tokens {
-                return Ok(run.end(EndReason::Length, (self.clock)()));
-            }
+    /// If it breaks its rules, does not fit in the context, or too many wait.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
+        self.check(&request)?;
+        if !self.scheduler.has_room(request.choices) {
+            return Err(Error::Overloaded {
+                waiting: self.scheduler.load().waiting,
+            });
         }
+        let now = self.now();
+        let id = RequestId(self.next_request);
+        let vocab = self.forward.vocab_size();
+        let request = Arc::new(request);
+        let lines = (0..request.choices)
+            .map(|choice| Line::new(&request, id, choice, vocab, now))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Error::Grammar)?;
+        self.next_request += 1;
+        let mut first = None;
+        for line in lines {
+            let sequence = NewSequence {
+                prompt: request.prompt.clone(),
+                max_tokens: request.max_tokens,
+                priority: request.priority,
+                deadline: request.time_limit.map(|limit| now + limit),
+                prompt_logits: request.prompt_logprobs.is_some() && line.choice == 0,
+                sibling: first,
+            };
+            let sequence = (self.scheduler.submit(sequence, now)).expect("there is room for all");
+            first = first.or(Some(sequence));
+            self.lines.insert(sequence, line);
+        }
+        Ok(id)
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
@@ -171,96 +263,213 @@ impl<F: Forward> Engine<F> {
         Ok(())
     }
 
-    /// Keeps what the last sequence and `prompt` have in common, but never all of the prompt: its
-    /// last token must run for its logits. Returns the number of tokens kept.
-    fn reuse_prefix(&mut self, prompt: &[TokenId]) -> usize {
-        let candidates = &prompt[..prompt.len() - 1];
-        let common = self
-            .computed
-            .iter()
-            .zip(candidates)
-            .take_while(|(old, new)| old == new)
-            .count();
-        self.computed.truncate(common);
-        common
+    /// Ends every answer of a request that is not over, and frees all it had.
+    pub fn end(&mut self, request: RequestId, reason: EndReason, events: &mut Vec<Event>) {
+        let ids = self.sequences_of(request, None);
+        self.end_all(&ids, &Ok(reason), events);
     }
 
-    /// Lets the computed tokens catch up with `tokens` by one chunk; the logits of the last token if
-    /// that was all.
-    fn step(&mut self, tokens: &[TokenId], cancel: &AtomicBool) -> Result<Option<&[f32]>, Error> {
-        let position = self.computed.len();
-        let end = tokens.len().min(position + self.chunk_tokens);
-        let is_last = end == tokens.len();
-        let chunk = &tokens[position..end];
-        let sequence = SequenceStep {
-            tokens: chunk,
-            position,
-            pages: &self.pages[..end.div_ceil(PAGE_POSITIONS)],
-            logits: if is_last {
-                LogitRows::Last
-            } else {
-                LogitRows::None
-            },
-        };
-        let plan = StepPlan {
-            sequences: &[sequence],
-        };
-        let logits = self.forward.forward(&plan, &mut Cancel(cancel))?;
-        self.computed.extend_from_slice(chunk);
-        Ok(is_last.then_some(logits))
+    /// Ends one answer, if it is not over.
+    pub fn end_choice(
+        &mut self,
+        request: RequestId,
+        choice: usize,
+        reason: EndReason,
+        events: &mut Vec<Event>,
+    ) {
+        let ids = self.sequences_of(request, Some(choice));
+        self.end_all(&ids, &Ok(reason), events);
     }
-}
 
-/// Number of the one sequence, for its random stream.
-const SEQUENCE: u64 = 0;
+    /// Ends everything that the last step was to compute, after it failed.
+    pub fn fail(&mut self, error: &Arc<ModelError>, events: &mut Vec<Event>) {
+        let ids: Vec<SequenceId> = self.lines.keys().copied().collect();
+        self.end_all(&ids, &Err(Arc::clone(error)), events);
+    }
 
-/// A generation under way.
-struct Run {
-    /// The prompt and everything generated.
-    tokens: Vec<TokenId>,
-    prompt_tokens: usize,
-    cached_tokens: usize,
-    start: Instant,
-    first_token: Option<Instant>,
-}
+    fn sequences_of(&self, request: RequestId, choice: Option<usize>) -> Vec<SequenceId> {
+        let is_meant =
+            |line: &Line| line.id == request && choice.is_none_or(|choice| line.choice == choice);
+        let lines = self.lines.iter().filter(|(_, line)| is_meant(line));
+        lines.map(|(id, _)| *id).collect()
+    }
 
-impl Run {
-    fn new(request: &Request, start: Instant, cached_tokens: usize) -> Self {
-        let mut tokens = Vec::with_capacity(request.prompt.len() + request.max_tokens);
-        tokens.extend_from_slice(&request.prompt);
-        let prompt_tokens = request.prompt.len();
-        Self {
-            tokens,
-            prompt_tokens,
-            cached_tokens,
-            start,
-            first_token: None,
+    fn end_all(
+        &mut self,
+        ids: &[SequenceId],
+        end: &Result<EndReason, Arc<ModelError>>,
+        events: &mut Vec<Event>,
+    ) {
+        for id in ids {
+            let end = end.clone().map_err(Error::Model);
+            self.end_line(*id, end, events);
         }
     }
 
-    fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_tokens
+    /// Computes a step: everything that is told comes into `events`. `break_off` is asked before
+    /// every half of a layer.
+    ///
+    /// # Errors
+    /// If the model fails. Nothing of the step counts then, and it would be tried again.
+    pub fn step(
+        &mut self,
+        break_off: &mut dyn FnMut(&UnderWay) -> bool,
+        events: &mut Vec<Event>,
+    ) -> Result<Progress, ModelError> {
+        let start = self.now();
+        self.guess();
+        let plan = self.scheduler.plan(start);
+        self.stats.preemptions += plan.preempted.len() as u64;
+        for id in &plan.expired {
+            self.end_line(*id, Ok(EndReason::TimeLimit), events);
+        }
+        for copy in &plan.copies {
+            self.forward.copy_page(copy.from, copy.to);
+        }
+        if plan.sequences.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        for planned in &plan.sequences {
+            if let Some(line) = self.lines.get_mut(&planned.id) {
+                line.begin(start);
+            }
+        }
+        match self.compute(&plan, break_off) {
+            Ok(drawn) => {
+                self.commit(&plan, drawn, events);
+                let took = self.now().saturating_sub(start);
+                self.scheduler.commit_time(&plan, took);
+                Ok(Progress::Step)
+            }
+            Err(error) => {
+                self.scheduler.abandon(&plan);
+                match error {
+                    ModelError::Cancelled => Ok(Progress::BrokenOff),
+                    error => Err(error),
+                }
+            }
+        }
     }
 
-    fn end(mut self, end_reason: EndReason, now: Instant) -> Outcome {
-        let generated = self.tokens.split_off(self.prompt_tokens);
-        let first_token = self.first_token.unwrap_or(now);
-        Outcome {
-            end_reason,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
-            generated,
-            prefill: first_token.saturating_duration_since(self.start),
-            decode: now.saturating_duration_since(first_token),
+    /// Gives answers that may have them guesses of their next tokens.
+    fn guess(&mut self) {
+        for (id, line) in &mut self.lines {
+            if let (Some(speculator), Some(tokens)) =
+                (&mut line.speculator, self.scheduler.decoding(*id))
+            {
+                let drafts = speculator.guess(tokens).to_vec();
+                self.scheduler.draft(*id, &drafts);
+            }
         }
+    }
+
+    /// Runs the model, and draws.
+    fn compute(
+        &mut self,
+        plan: &Plan,
+        break_off: &mut dyn FnMut(&UnderWay) -> bool,
+    ) -> Result<Vec<(SequenceId, Drawn)>, ModelError> {
+        let Self {
+            forward,
+            scheduler,
+            lines,
+            ..
+        } = self;
+        let steps: Vec<SequenceStep<'_>> = (plan.sequences.iter())
+            .map(|planned| scheduler.step_of(planned))
+            .collect();
+        let step_plan = StepPlan { sequences: &steps };
+        let mut watch = Watch {
+            under_way: UnderWay::new(plan, lines),
+            break_off,
+        };
+        let vocab = forward.vocab_size();
+        // What a rule allows next may take long to find out: another thread does it meanwhile.
+        let mut ruled: Vec<&mut Line> = (lines.iter_mut())
+            .filter(|(id, line)| line.needs_rule() && plan.computes(**id))
+            .map(|(_, line)| line)
+            .collect();
+        let logits = if ruled.is_empty() {
+            forward.forward(&step_plan, &mut watch)?
+        } else {
+            std::thread::scope(|scope| {
+                scope.spawn(|| ruled.iter_mut().for_each(|line| line.prepare()));
+                forward.forward(&step_plan, &mut watch)
+            })?
+        };
+        let mut rest = logits;
+        let mut drawn = Vec::new();
+        for (planned, step) in plan.sequences.iter().zip(&steps) {
+            let rows;
+            (rows, rest) = rest.split_at(step.logits.count(step.tokens.len()) * vocab);
+            if let Some(line) = lines.get_mut(&planned.id) {
+                let part = scheduler.part_of(planned);
+                drawn.push((planned.id, line.take(rows, vocab, &part)));
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// Tells what was drawn, and ends what is over.
+    fn commit(&mut self, plan: &Plan, drawn: Vec<(SequenceId, Drawn)>, events: &mut Vec<Event>) {
+        let now = self.now();
+        self.stats.steps += 1;
+        for (planned, (id, drawn)) in plan.sequences.iter().zip(drawn) {
+            let Some(line) = self.lines.get_mut(&id) else {
+                continue;
+            };
+            let (request, choice) = (line.id, line.choice);
+            if planned.prompt {
+                self.stats.computed_prompt_tokens += planned.count as u64;
+            }
+            self.stats.generated_tokens += drawn.tokens.len() as u64;
+            let ids: Vec<_> = drawn.tokens.iter().map(|token| token.id).collect();
+            self.scheduler.commit(planned, &ids);
+            if !drawn.prompt.is_empty() {
+                events.push(Event::PromptLogprobs {
+                    request,
+                    logprobs: drawn.prompt,
+                });
+            }
+            if !ids.is_empty() || drawn.end.is_some() {
+                line.drew(now);
+            }
+            events.extend(drawn.tokens.into_iter().map(|token| Event::Token {
+                request,
+                choice,
+                token,
+            }));
+            if let Some(end) = drawn.end {
+                self.end_line(id, end, events);
+            }
+        }
+    }
+
+    fn end_line(&mut self, id: SequenceId, end: Result<EndReason, Error>, events: &mut Vec<Event>) {
+        let Some(line) = self.lines.remove(&id) else {
+            return;
+        };
+        let cached = self.scheduler.cached_tokens(id);
+        self.scheduler.remove(id);
+        let (request, choice, now) = (line.id, line.choice, self.now());
+        let outcome = end.map(|reason| line.end(reason, cached, now));
+        self.stats.count_end(&outcome);
+        events.push(Event::End {
+            request,
+            choice,
+            outcome,
+        });
     }
 }
 
-/// Ends a step between two layers.
-struct Cancel<'a>(&'a AtomicBool);
+/// Ends a step between two halves of a layer.
+struct Watch<'a> {
+    under_way: UnderWay,
+    break_off: &'a mut dyn FnMut(&UnderWay) -> bool,
+}
 
-impl Observer for Cancel<'_> {
+impl Observer for Watch<'_> {
     fn cancelled(&mut self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        (self.break_off)(&self.under_way)
     }
 }

@@ -1,5 +1,8 @@
 //! What can go wrong between a request and its last token.
 
+use std::sync::Arc;
+
+use crate::GrammarError;
 use crate::sampling::SamplingError;
 
 /// Why a generation did not run, or stopped.
@@ -24,7 +27,19 @@ pub enum Error {
     },
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] redline_model::Error),
+    Model(Arc<redline_model::Error>),
+    /// Too many wait already.
+    #[error("overloaded: {waiting} answers wait already")]
+    Overloaded {
+        /// Answers that wait.
+        waiting: usize,
+    },
+    /// Nothing new is taken.
+    #[error("shutting down: nothing new is taken")]
+    Draining,
+    /// The grammar is of no use, or became so.
+    #[error(transparent)]
+    Grammar(GrammarError),
     /// No token could be drawn.
     #[error("token {index}: {source}")]
     Sampling {

@@ -12,11 +12,16 @@ use redline_engine::{
     SamplingParams, TokenId,
 };
 use redline_model::{
-    Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PlanError, StepPlan,
+    Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PageId, PlanError, StepPlan,
 };
 
 const VOCAB: usize = 100;
 const CONTEXT: usize = 200;
+
+thread_local! {
+    /// Steps of all models on this thread.
+    static STEPS: Cell<u64> = const { Cell::new(0) };
+}
 
 /// A model whose next token is a function of every token its pages hold up to there: a wrong page, a
 /// stale position or a skipped token changes the answer.
@@ -57,6 +62,15 @@ impl Forward for Script {
         1
     }
 
+    fn copy_page(&mut self, from: PageId, to: PageId) {
+        for offset in 0..PAGE_POSITIONS {
+            match self.stored.get(&(from.0, offset)).copied() {
+                Some(token) => self.stored.insert((to.0, offset), token),
+                None => self.stored.remove(&(to.0, offset)),
+            };
+        }
+    }
+
     fn forward(
         &mut self,
         plan: &StepPlan<'_>,
@@ -70,6 +84,7 @@ impl Forward for Script {
             "a step too long"
         );
         let step = self.steps.len();
+        STEPS.set(STEPS.get() + 1);
         self.steps.push((
             sequence.position,
             sequence.tokens.len(),
@@ -115,7 +130,14 @@ impl Forward for Script {
 }
 
 fn engine(chunk_tokens: usize) -> Engine<Script> {
-    Engine::new(Script::default(), EngineOptions { chunk_tokens })
+    Engine::new(Script::default(), options(chunk_tokens))
+}
+
+fn options(chunk_tokens: usize) -> EngineOptions {
+    EngineOptions {
+        chunk_tokens,
+        ..EngineOptions::default()
+    }
 }
 
 fn tokens(ids: impl IntoIterator<Item = usize>) -> Vec<TokenId> {
@@ -125,17 +147,11 @@ fn tokens(ids: impl IntoIterator<Item = usize>) -> Vec<TokenId> {
 }
 
 fn request(prompt: Vec<TokenId>, max_tokens: usize) -> Request {
-    Request {
-        prompt,
-        max_tokens,
-        sampling: SamplingParams::greedy(),
-        end_tokens: Vec::new(),
-        logprobs: false,
-    }
+    Request::new(prompt, max_tokens)
 }
 
 fn run(engine: &mut Engine<Script>, request: &Request) -> Result<Outcome, Error> {
-    engine.generate(request, &AtomicBool::new(false), &mut |_| {
+    engine.generate(request.clone(), &AtomicBool::new(false), &mut |_| {
         ControlFlow::Continue(())
     })
 }
@@ -152,7 +168,7 @@ fn a_generation_hands_out_every_token_once_and_ends_at_length() {
     };
     let request = request(tokens([1, 2, 3]), 5);
     let outcome = engine
-        .generate(&request, &AtomicBool::new(false), &mut collect)
+        .generate(request, &AtomicBool::new(false), &mut collect)
         .unwrap();
     assert_eq!(outcome.end_reason, EndReason::Length);
     assert_eq!((outcome.prompt_tokens, outcome.cached_tokens), (3, 0));
@@ -215,7 +231,7 @@ fn the_receiver_can_break_off() {
     };
     let request = request(tokens([1]), 50);
     let outcome = engine
-        .generate(&request, &AtomicBool::new(false), &mut on_token)
+        .generate(request, &AtomicBool::new(false), &mut on_token)
         .unwrap();
     assert_eq!(
         (outcome.end_reason, outcome.generated.len()),
@@ -230,7 +246,7 @@ fn cancel_ends_before_the_first_step_between_steps_and_inside_one() {
     let request = request(tokens(0..60), 40);
     let go_on = &mut |_| ControlFlow::Continue(());
     let outcome = engine
-        .generate(&request, &AtomicBool::new(true), go_on)
+        .generate(request.clone(), &AtomicBool::new(true), go_on)
         .unwrap();
     assert_eq!(
         (outcome.end_reason, outcome.generated.len()),
@@ -243,7 +259,9 @@ fn cancel_ends_before_the_first_step_between_steps_and_inside_one() {
         cancel.store(token.index == 2, Ordering::Relaxed);
         ControlFlow::Continue(())
     };
-    let outcome = engine.generate(&request, &cancel, &mut at_third).unwrap();
+    let outcome = engine
+        .generate(request.clone(), &cancel, &mut at_third)
+        .unwrap();
     assert_eq!(
         (outcome.end_reason, outcome.generated.len()),
         (EndReason::Cancelled, 3)
@@ -253,8 +271,8 @@ fn cancel_ends_before_the_first_step_between_steps_and_inside_one() {
         cancels_at: Some((2, &INSIDE)),
         ..Script::default()
     };
-    let mut engine = Engine::new(script, EngineOptions { chunk_tokens: 16 });
-    let outcome = engine.generate(&request, &INSIDE, go_on).unwrap();
+    let mut engine = Engine::new(script, options(16));
+    let outcome = engine.generate(request.clone(), &INSIDE, go_on).unwrap();
     assert_eq!(
         (outcome.end_reason, outcome.generated.len()),
         (EndReason::Cancelled, 0)
@@ -337,7 +355,7 @@ fn every_wrong_field_is_named_at_once() {
             ..SamplingParams::default()
         },
         end_tokens: vec![TokenId(100)],
-        logprobs: false,
+        ..request(Vec::new(), 0)
     };
     let error = run(&mut engine(512), &bad).unwrap_err().to_string();
     let expected = "invalid request: prompt: expected at least 1 token, found 0 tokens; \
@@ -356,10 +374,10 @@ fn a_failing_step_and_a_nan_end_one_request_only() {
         fails_at: Some(2),
         ..Script::default()
     };
-    let mut engine = Engine::new(script, EngineOptions { chunk_tokens: 20 });
+    let mut engine = Engine::new(script, options(20));
     assert!(matches!(
         run(&mut engine, &request),
-        Err(Error::Model(ModelError::Plan(_)))
+        Err(Error::Model(error)) if matches!(*error, ModelError::Plan(_))
     ));
     let outcome = run(&mut engine, &request).unwrap();
     assert_eq!((outcome.cached_tokens, outcome.generated), (40, expected));
@@ -393,8 +411,8 @@ fn a_draw_is_decided_by_its_position_in_the_sequence() {
     let history = &engine.forward().history;
     assert_eq!(history.len(), 20);
     for (i, logits) in history.iter().enumerate() {
-        let sampled = sampler.sample(logits, 30 + i as u64, false).unwrap();
-        assert_eq!(generated[i], sampled.id, "token {i}");
+        let sampled = sampler.sample(logits, None, 30 + i as u64).unwrap();
+        assert_eq!(generated[i], sampled, "token {i}");
     }
     // So a generation can be taken up where it was left.
     let rest = Request {
@@ -409,16 +427,16 @@ fn a_draw_is_decided_by_its_position_in_the_sequence() {
 fn logprobs_come_when_asked_for() {
     let mut engine = engine(512);
     let request = Request {
-        logprobs: true,
+        logprobs: Some(0),
         ..request(tokens([1]), 1)
     };
     let mut logprob = None;
     let mut on_token = |token: GeneratedToken| {
-        logprob = token.logprob;
+        logprob = token.logprob.map(|told| told.logprob);
         ControlFlow::Continue(())
     };
     engine
-        .generate(&request, &AtomicBool::new(false), &mut on_token)
+        .generate(request, &AtomicBool::new(false), &mut on_token)
         .unwrap();
     // One logit of 5 and 99 of 0.
     let expected = 5.0 - (5.0_f64.exp() + 99.0).ln();
@@ -431,18 +449,20 @@ fn logprobs_come_when_asked_for() {
 #[test]
 fn durations_are_read_from_the_clock_given() {
     thread_local! {
-        static READINGS: Cell<u32> = const { Cell::new(0) };
         static START: Instant = Instant::now();
     }
-    /// 0 s, then 10 s, then 11 s later each.
+    /// Ten seconds later with every step.
     fn clock() -> Instant {
-        let reading = READINGS.replace(READINGS.get() + 1);
-        START.with(|start| *start + Duration::from_secs([0, 10, 21][reading as usize]))
+        START.with(|start| *start + Duration::from_secs(10 * STEPS.get()))
     }
     let mut engine = engine(512).with_clock(clock);
     let outcome = run(&mut engine, &request(tokens([1, 2]), 4)).unwrap();
     assert_eq!(
-        (outcome.prefill, outcome.decode),
-        (Duration::from_secs(10), Duration::from_secs(11))
+        (outcome.queued, outcome.prefill, outcome.decode),
+        (
+            Duration::ZERO,
+            Duration::from_secs(10),
+            Duration::from_secs(30)
+        )
     );
 }

@@ -18,14 +18,14 @@ fn reachable(params: &SamplingParams, seen: &[u32], logits: &[f32]) -> BTreeSet<
     let mut sampler = Sampler::new(params, 0, logits.len());
     sampler.observe(&seen.iter().map(|id| TokenId(*id)).collect::<Vec<_>>());
     (0..4000)
-        .map(|position| sampler.sample(logits, position, false).unwrap().id.0)
+        .map(|position| sampler.sample(logits, None, position).unwrap().0)
         .collect()
 }
 
 fn sample(params: &SamplingParams, seen: &[u32], logits: &[f32]) -> Result<u32, SamplingError> {
     let mut sampler = Sampler::new(params, 0, logits.len());
     sampler.observe(&seen.iter().map(|id| TokenId(*id)).collect::<Vec<_>>());
-    sampler.sample(logits, 0, false).map(|sampled| sampled.id.0)
+    sampler.sample(logits, None, 0).map(|id| id.0)
 }
 
 /// Logits of these probabilities, or of anything proportional to them.
@@ -227,10 +227,8 @@ fn draws_follow_the_distribution() {
             let mut sampler = Sampler::new(&params, sequence, shares.len());
             let (mut bins, draws) = ([0_u32; 5], 20_000);
             for position in 0..draws {
-                let sampled = sampler
-                    .sample(&logits_of(&shares), position, false)
-                    .unwrap();
-                bins[sampled.id.0 as usize] += 1;
+                let id = sampler.sample(&logits_of(&shares), None, position).unwrap();
+                bins[id.0 as usize] += 1;
             }
             let chi_square: f64 = bins
                 .iter()
@@ -255,7 +253,7 @@ fn a_seed_means_the_same_tokens_for_ever() {
     });
     let mut sampler = Sampler::new(&params, 0, logits.len());
     let ids: Vec<u32> = (0..8)
-        .map(|position| sampler.sample(&logits, position, false).unwrap().id.0)
+        .map(|position| sampler.sample(&logits, None, position).unwrap().0)
         .collect();
     assert_eq!(ids, GOLDEN_IDS);
 }
@@ -314,7 +312,7 @@ proptest! {
         let idle = SamplingParams { top_k: logits.len(), ..plain.clone() };
         for position in 0..5 {
             let draw = |params: &SamplingParams| {
-                Sampler::new(params, 0, logits.len()).sample(&logits, position, false)
+                Sampler::new(params, 0, logits.len()).sample(&logits, None, position)
             };
             prop_assert_eq!(draw(&plain), draw(&idle));
         }

@@ -3,7 +3,7 @@
 mod mixture;
 mod step;
 
-use redline_compute::{AttentionJob, AttentionSpan, Backend, FeedForward, MatmulJob};
+use redline_compute::{AttentionJob, AttentionSpan, Backend, FeedForward, MatmulJob, PageId};
 
 use crate::load::{Limits, Output};
 use crate::plan::{Forward, MAX_SEQUENCES, Observer, Stage, StepPlan};
@@ -93,6 +93,14 @@ impl<B: Backend> Forward for Model<B> {
         self.limits.max_logit_rows
     }
 
+    fn attention_window(&self) -> Option<usize> {
+        self.properties.attention_window()
+    }
+
+    fn copy_page(&mut self, from: PageId, to: PageId) {
+        self.backend.copy_page(&mut self.kv, from, to);
+    }
+
     fn forward(
         &mut self,
         plan: &StepPlan<'_>,
@@ -110,6 +118,9 @@ impl<B: Backend> Forward for Model<B> {
                     return Err(Error::Cancelled);
                 }
                 self.attend(layer, spans);
+                if observer.cancelled() {
+                    return Err(Error::Cancelled);
+                }
                 self.feed_forward(layer);
                 self.show(observer, Stage::Layer(layer), &self.scratch.x);
             }

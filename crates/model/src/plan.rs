@@ -81,7 +81,7 @@ pub trait Observer {
         let _ = (stage, rows);
     }
 
-    /// Polled before every layer: `true` ends the step with [`Error::Cancelled`]. The positions of
+    /// Polled before every half of a layer: `true` ends the step with [`Error::Cancelled`]. The positions of
     /// that step then count as not computed.
     fn cancelled(&mut self) -> bool {
         false
@@ -102,6 +102,15 @@ pub trait Forward {
     fn max_step_tokens(&self) -> usize;
     /// Rows of logits in one step, at most.
     fn max_logit_rows(&self) -> usize;
+
+    /// A distance so that no layer looks at positions further back: a query at position p sees those
+    /// above `p - window`. `None` if some layer sees all.
+    fn attention_window(&self) -> Option<usize> {
+        None
+    }
+
+    /// Copies the keys and values of a page to another.
+    fn copy_page(&mut self, from: PageId, to: PageId);
 
     /// Computes a step and returns the requested rows of logits, `[rows, vocab]`, in the order of
     /// the plan; of hidden state, `[rows, hidden]`, if the model was loaded for that.

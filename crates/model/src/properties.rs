@@ -84,6 +84,13 @@ impl Properties {
             causal: self.causal,
         }
     }
+
+    /// A distance so that no layer looks at positions further back; `None` if some layer sees all.
+    #[must_use]
+    pub fn attention_window(&self) -> Option<usize> {
+        let windows = self.layers.iter().map(|layer| layer.window);
+        windows.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
 }
 
 /// Where a layer's norms stand, around attention and around the feed-forward network (`f`).

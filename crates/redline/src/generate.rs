@@ -127,6 +127,7 @@ impl Answer {
             EndReason::Stop => "stop",
             EndReason::Length => "length",
             EndReason::Cancelled => "cancelled",
+            EndReason::TimeLimit => "time_limit",
         }
     }
 
@@ -167,7 +168,11 @@ impl<'t> Generator<'t> {
         form: &Form<'_>,
         chunk_tokens: usize,
     ) -> Self {
-        let engine = Engine::new(model, EngineOptions { chunk_tokens });
+        let options = EngineOptions {
+            chunk_tokens,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(model, options);
         Self {
             engine,
             tokenizer,
@@ -197,22 +202,21 @@ impl<'t> Generator<'t> {
             true => AnswerStream::unsplit(self.tokenizer.stream_decoder().continuing()),
             false => self.tokenizer.answer_stream(&prompt),
         };
+        let max_tokens = generation.max_tokens(prompt.len(), self.engine.context_length());
         let request = Request {
-            max_tokens: generation.max_tokens(prompt.len(), self.engine.context_length()),
-            prompt,
             sampling: generation.sampling(),
             end_tokens: if generation.ignore_eos {
                 Vec::new()
             } else {
                 self.tokenizer.end_of_generation().to_vec()
             },
-            logprobs: false,
+            ..Request::new(prompt, max_tokens)
         };
         let mut sink = Sink::new(&generation.stop, emit);
         let outcome = self
             .engine
             .generate(
-                &request,
+                request,
                 interrupt.flag(),
                 &mut |token| match stream.push(token.id) {
                     Some(fragment) => sink.push(&fragment, stream.recipient()),

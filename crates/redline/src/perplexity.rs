@@ -195,7 +195,7 @@ impl Estimate {
 
 #[cfg(test)]
 mod tests {
-    use redline_model::PlanError;
+    use redline_model::{PageId, PlanError};
 
     use super::*;
 
@@ -246,6 +246,10 @@ mod tests {
 
         fn max_logit_rows(&self) -> usize {
             self.rows
+        }
+
+        fn copy_page(&mut self, _: PageId, _: PageId) {
+            unreachable!("one sequence has its own pages");
         }
 
         fn forward(

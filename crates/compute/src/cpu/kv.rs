@@ -94,6 +94,14 @@ impl KvCache {
         }
     }
 
+    /// Copies page `from` to page `to`.
+    pub(super) fn copy_page(&mut self, from: PageId, to: PageId) {
+        let bytes = self.shape.page_bytes();
+        let start = from.0 as usize * bytes;
+        self.data
+            .copy_within(start..start + bytes, to.0 as usize * bytes);
+    }
+
     /// Asserts that the cache has this shape and the spans' pages.
     pub(super) fn assert_holds(&self, shape: AttentionShape, spans: &[AttentionSpan<'_>]) {
         assert!(

@@ -16,7 +16,7 @@ use crate::memory::Memory;
 use crate::pool::{Blocks, MAX_PARTS, Pool, Rows};
 use crate::{
     Activation, AttentionJob, AttentionShape, AttentionSpan, Backend, ExpertJob, ExpertRows,
-    FeedForward, Format, Isa, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, RopeTable,
+    FeedForward, Format, Isa, KvShape, KvSlot, MatmulJob, Norm, PAGE_POSITIONS, PageId, RopeTable,
     RouteShape, Routing, WeightBytes,
 };
 
@@ -262,6 +262,10 @@ impl Backend for Cpu {
         v: &Buffer,
     ) {
         cache.append(self.isa, layer, slots, &k.data, &v.data);
+    }
+
+    fn copy_page(&mut self, cache: &mut KvCache, from: PageId, to: PageId) {
+        cache.copy_page(from, to);
     }
 
     fn attention(

@@ -6,10 +6,13 @@
 //! order of ids or of rank, whichever is stated.
 
 mod candidates;
+mod logprob;
 mod params;
 mod random;
 mod sampler;
 
+pub use logprob::log_probability;
+pub(crate) use logprob::logprob;
 pub use params::SamplingParams;
 pub use random::draw_unit;
-pub use sampler::{Sampled, Sampler, SamplingError, log_probability};
+pub use sampler::{Sampler, SamplingError};

@@ -4,6 +4,7 @@ use redline_model::TokenId;
 
 use super::candidates::Candidates;
 use super::{SamplingParams, draw_unit};
+use crate::TokenSet;
 
 /// Draws the tokens of one sequence.
 #[derive(Debug)]
@@ -18,15 +19,6 @@ pub struct Sampler {
     adjusted: Vec<f32>,
     candidates: Candidates,
     vocab: usize,
-}
-
-/// A drawn token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampled {
-    /// The token.
-    pub id: TokenId,
-    /// Natural logarithm of its probability under the logits as given, if asked for.
-    pub logprob: Option<f32>,
 }
 
 /// Logits no token can be drawn from.
@@ -92,7 +84,7 @@ impl Sampler {
         }
     }
 
-    /// Draws the token at `position` of the sequence from `logits` (`[vocab]`).
+    /// Draws the token at `position` of the sequence from `logits` (`[vocab]`), of those `allowed`.
     ///
     /// # Errors
     /// If a logit is NaN or +∞, or none is above −∞.
@@ -102,33 +94,34 @@ impl Sampler {
     pub fn sample(
         &mut self,
         logits: &[f32],
+        allowed: Option<&TokenSet>,
         position: u64,
-        want_logprob: bool,
-    ) -> Result<Sampled, SamplingError> {
+    ) -> Result<TokenId, SamplingError> {
         assert_eq!(
             logits.len(),
             self.vocab,
             "one logit for each token of the vocabulary"
         );
-        let is_bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
-        if let Some(index) = logits.iter().position(is_bad) {
-            let (id, value) = (TokenId(index as u32), logits[index]);
-            return Err(SamplingError::NotANumber { id, value });
-        }
-        self.adjust(logits);
-        let id = if self.params.temperature == 0.0 {
-            likeliest(&self.adjusted)
+        let largest = largest(logits)?;
+        let is_plain =
+            allowed.is_none() && self.seen.is_empty() && self.params.logit_bias.is_empty();
+        let id = if self.params.temperature == 0.0 && is_plain {
+            first_of(logits, largest)
         } else {
-            self.draw(position)
+            self.adjust(logits, allowed);
+            if self.params.temperature == 0.0 {
+                let largest = self.adjusted.iter().copied();
+                first_of(&self.adjusted, largest.fold(f32::NEG_INFINITY, f32::max))
+            } else {
+                self.draw(position)
+            }
         };
-        let id = id.ok_or(SamplingError::NoToken)?;
-        let id = TokenId(id);
-        let logprob = want_logprob.then(|| log_probability(logits, id) as f32);
-        Ok(Sampled { id, logprob })
+        id.map(TokenId).ok_or(SamplingError::NoToken)
     }
 
-    /// Bias, then repetition, then presence and frequency penalties.
-    fn adjust(&mut self, logits: &[f32]) {
+    /// Bias, then repetition, then presence and frequency penalties; nothing is left of what is not
+    /// allowed.
+    fn adjust(&mut self, logits: &[f32], allowed: Option<&TokenSet>) {
         let p = &self.params;
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
@@ -147,6 +140,13 @@ impl Sampler {
             // A tiny repetition penalty overflows: still the best token there is.
             *logit = penalised.min(f32::MAX);
         }
+        if let Some(allowed) = allowed {
+            for (id, logit) in self.adjusted.iter_mut().enumerate() {
+                if !allowed.contains(id) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
     }
 
     fn draw(&mut self, position: u64) -> Option<u32> {
@@ -160,24 +160,39 @@ impl Sampler {
     }
 }
 
-/// The id of the largest logit, the lowest of several; `None` if every logit is −∞.
-fn likeliest(logits: &[f32]) -> Option<u32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let id = logits.iter().position(|&logit| logit == largest)?;
-    (largest > f32::NEG_INFINITY).then_some(id as u32)
+/// The largest logit.
+///
+/// # Errors
+/// If one is NaN or +∞.
+fn largest(logits: &[f32]) -> Result<f32, SamplingError> {
+    const LANES: usize = 16;
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let mut good = [true; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let logit = chunk[lane];
+            largest[lane] = if logit > largest[lane] {
+                logit
+            } else {
+                largest[lane]
+            };
+            good[lane] &= logit < f32::INFINITY;
+        }
+    }
+    let is_good = |logit: &f32| *logit < f32::INFINITY;
+    if good != [true; LANES] || !rest.iter().all(is_good) {
+        let bad = logits.iter().position(|logit| !is_good(logit));
+        let index = bad.expect("one is bad");
+        let (id, value) = (TokenId(index as u32), logits[index]);
+        return Err(SamplingError::NotANumber { id, value });
+    }
+    let all = largest.iter().chain(rest).copied();
+    Ok(all.fold(f32::NEG_INFINITY, f32::max))
 }
 
-/// Natural logarithm of the probability of `id` under `logits` (`[vocab]`): `logit[id] − ln Σ exp(logit)`,
-/// summed in F64. Not finite if a logit is NaN or +∞, or that of `id` is −∞.
-///
-/// # Panics
-/// If there is no logit of `id`.
-#[must_use]
-pub fn log_probability(logits: &[f32], id: TokenId) -> f64 {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| libm::exp(f64::from(logit) - largest))
-        .sum();
-    f64::from(logits[id.0 as usize]) - largest - libm::log(sum)
+/// The lowest id whose logit is `largest`; `None` if that is −∞.
+fn first_of(logits: &[f32], largest: f32) -> Option<u32> {
+    let id = logits.iter().position(|&logit| logit == largest)?;
+    (largest > f32::NEG_INFINITY).then_some(id as u32)
 }
