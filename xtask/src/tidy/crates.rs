@@ -41,7 +41,7 @@ const FLOOR_PLAN: [Edges; 9] = [
     Edges {
         name: "redline-engine",
         uses: &["redline-model"],
-        tests_use: &[],
+        tests_use: &["redline-compute", "redline-testkit"],
     },
     Edges {
         name: "redline",

@@ -9,6 +9,10 @@ use super::sequence::{Rank, Sequence};
 use super::{Plan, Planned, Scheduler, SequenceId};
 use crate::pages::Start;
 
+/// Running sequences for each page that is left free when another begins: one in so many needs its
+/// next page soon, and who finds none costs another its pages.
+const RUNNING_PER_SPARE_PAGE: usize = 4;
+
 /// What a step has left.
 #[derive(Debug)]
 struct Room {
@@ -185,10 +189,11 @@ impl Scheduler {
         sibling.is_some_and(|sibling| sibling.computed < sibling.prompt_tokens)
     }
 
-    /// Gives a waiting sequence pages for all its tokens, unless that left less than one for every
-    /// sequence that runs.
+    /// Gives a waiting sequence pages for all its tokens, unless that left too few for those that run
+    /// to grow by.
     fn begin(&mut self, id: SequenceId, plan: &mut Plan) -> bool {
-        let (sequence, spare) = (&self.sequences[&id], self.running.len());
+        let sequence = &self.sequences[&id];
+        let spare = self.running.len().div_ceil(RUNNING_PER_SPARE_PAGE);
         // What a sibling has of the prompt is all there, pages that are not full too.
         let sibling = sequence.sibling.filter(|_| sequence.cached.is_none());
         let sibling = sibling.and_then(|sibling| self.sequences.get(&sibling));
