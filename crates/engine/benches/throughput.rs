@@ -1,0 +1,91 @@
+//! Tokens a second of many sequences at once, as `llama-batched-bench` counts them: prompts of one
+//! length, then as many tokens of each, the likeliest ones.
+//!
+//! `cargo bench -p redline-engine --bench throughput -- MODEL.gguf PROMPT GENERATED SEQUENCES...`
+//! prints a line of JSON for each number of sequences. Compare only what ran in turns.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement's command"
+)]
+
+use std::time::{Duration, Instant};
+
+use redline_compute::{Cpu, Isa};
+use redline_engine::{Engine, EngineOptions, Event, Progress, Request, TokenId};
+use redline_model::{LoadOptions, Model, ModelFile, pages_for};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let [path, prompt, generated, sequences @ ..] = arguments.as_slice() else {
+        println!("expected: MODEL.gguf PROMPT GENERATED SEQUENCES...");
+        return;
+    };
+    let number = |text: &String| text.parse::<usize>().unwrap();
+    let (prompt, generated) = (number(prompt), number(generated));
+    let sequences: Vec<usize> = sequences.iter().map(number).collect();
+    let most = sequences.iter().copied().max().unwrap();
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let file = ModelFile::open(path.as_ref()).unwrap();
+    let load = LoadOptions {
+        context: Some(prompt + generated),
+        kv_pages: Some(most * pages_for(prompt + generated)),
+        max_logit_rows: most,
+        ..LoadOptions::default()
+    };
+    let backend = Cpu::new(Isa::detect(), threads);
+    let model = Model::load(&file, &file.gguf().unwrap(), backend, &load, &mut |_| ()).unwrap();
+    let options = EngineOptions {
+        max_running: most,
+        prefix_cache: false,
+        // Prompts first, as the peer does.
+        decode_delay: Duration::from_secs(3600),
+        step_time: Duration::from_secs(3600),
+        ..EngineOptions::default()
+    };
+    let mut engine = Engine::new(model, options);
+    // The first run brings the weights into memory.
+    run(&mut engine, prompt, 2, 1);
+    for count in sequences {
+        let (prefill, decode) = run(&mut engine, prompt, generated, count);
+        println!(
+            "{{\"sequences\":{count},\"prompt\":{prompt},\"generated\":{generated},\
+             \"prompt_tokens_per_s\":{:.1},\"decode_tokens_per_s\":{:.1}}}",
+            (count * prompt) as f64 / prefill,
+            decode,
+        );
+    }
+}
+
+/// Seconds until every sequence has its first token, and tokens a second from then on.
+fn run(
+    engine: &mut Engine<Model<Cpu>>,
+    prompt: usize,
+    generated: usize,
+    count: usize,
+) -> (f64, f64) {
+    for sequence in 0..count {
+        let ids = (0..prompt).map(|i| TokenId(((i * 31 + sequence * 977) % 30_000) as u32 + 100));
+        engine
+            .submit(Request::new(ids.collect(), generated))
+            .unwrap();
+    }
+    let start = Instant::now();
+    let (mut events, mut begun, mut all_begun, mut after) = (Vec::new(), 0, start, 0);
+    while engine.step(&mut |_| false, &mut events).unwrap() != Progress::Idle {
+        for event in events.drain(..) {
+            if let Event::Token { token, .. } = event {
+                after += usize::from(all_begun > start);
+                begun += usize::from(token.index == 0);
+            }
+        }
+        if begun == count && all_begun == start {
+            all_begun = Instant::now();
+        }
+    }
+    let prefill = all_begun.duration_since(start).as_secs_f64();
+    (prefill, after as f64 / all_begun.elapsed().as_secs_f64())
+}
