@@ -186,7 +186,7 @@ impl Config {
     }
 
     /// The tensor of scales that belong to the blocks of weights called `name`, if it is such a tensor:
-    /// [`Stored::mxfp4`] makes one tensor of both, which has the places of the blocks.
+    /// [`Stored::mxfp4`](crate::Stored::mxfp4) makes one tensor of both, which has the places of the blocks.
     #[must_use]
     pub fn scales(&self, name: &str) -> Option<String> {
         match self.architecture {
