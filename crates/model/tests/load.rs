@@ -247,7 +247,7 @@ fn splits_on_disk_give_the_same_logits() {
     );
 }
 
-/// Counts what it sees and cancels at a layer.
+/// Counts what it sees and cancels before a half of a layer.
 #[derive(Default)]
 struct Watcher {
     seen: Vec<(Stage, usize)>,
@@ -267,12 +267,12 @@ impl Observer for Watcher {
 
     fn cancelled(&mut self) -> bool {
         self.polls += 1;
-        self.cancels_at.is_some_and(|layer| self.polls > layer)
+        self.cancels_at.is_some_and(|half| self.polls > half)
     }
 }
 
 #[test]
-fn an_observer_sees_every_stage_and_can_cancel_between_layers() {
+fn an_observer_sees_every_stage_and_can_cancel_before_every_half_of_a_layer() {
     let mut model = load(&TinyModel::new(GEMMA3)).unwrap();
     let (tokens, pages) = (tokens(5, 1), pages([0]));
     let step = |logits| {
@@ -308,15 +308,18 @@ fn an_observer_sees_every_stage_and_can_cancel_between_layers() {
     );
     assert_eq!(watcher.seen, stages[..4]);
 
-    let mut watcher = Watcher {
-        cancels_at: Some(1),
-        ..Watcher::default()
-    };
-    let error = model
-        .forward(&StepPlan { sequences: &last }, &mut watcher)
-        .unwrap_err();
-    assert!(matches!(error, Error::Cancelled));
-    assert_eq!(watcher.seen, stages[..2]);
+    // Before each half of a layer.
+    for (half, seen) in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+        let mut watcher = Watcher {
+            cancels_at: Some(half),
+            ..Watcher::default()
+        };
+        let error = model
+            .forward(&StepPlan { sequences: &last }, &mut watcher)
+            .unwrap_err();
+        assert!(matches!(error, Error::Cancelled));
+        assert_eq!(watcher.seen, stages[..seen]);
+    }
     // The same step again gives what it would have given.
     let again = model
         .forward(&StepPlan { sequences: &last }, &mut ())

@@ -209,7 +209,11 @@ mod tests {
         let engine = workspace(&[package("redline-engine", &[])]);
         assert_eq!(
             engine,
-            ["redline-engine no longer uses redline-model: correct the plan"]
+            [
+                "redline-engine no longer uses redline-model: correct the plan",
+                "redline-engine's tests no longer use redline-compute: correct the plan",
+                "redline-engine's tests no longer use redline-testkit: correct the plan",
+            ]
         );
     }
 

@@ -1,0 +1,223 @@
+//! What the engine promises those who wait, measured: the first token of a prompt whose start is
+//! known, guessing on text that repeats itself and on text that does not, neighbours of a long
+//! prompt, and how soon a long prompt can be stopped.
+//!
+//! `cargo bench -p redline-engine --bench promises -- MODEL.gguf` prints a line of JSON for each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement's command"
+)]
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use redline_compute::{Cpu, Isa};
+use redline_engine::{
+    EndReason, Engine, EngineOptions, Event, Outcome, Progress, Request, SamplingParams, TokenId,
+};
+use redline_model::{LoadOptions, Model, ModelFile, pages_for};
+
+/// Tries of a measurement whose tail is asked for.
+const CANCELS: u64 = 50;
+/// Pairs of a comparison.
+const PAIRS: usize = 5;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let [path] = arguments.as_slice() else {
+        println!("expected: MODEL.gguf");
+        return;
+    };
+    let file = ModelFile::open(path.as_ref()).unwrap();
+    let gguf = file.gguf().unwrap();
+    let trained = redline_model::Properties::from_gguf(&gguf)
+        .unwrap()
+        .context_length;
+    let context = trained.min(8192);
+    let load = LoadOptions {
+        context: Some(context),
+        kv_pages: Some(2 * pages_for(context)),
+        max_logit_rows: 32,
+        ..LoadOptions::default()
+    };
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let backend = Cpu::new(Isa::detect(), threads);
+    let model = Model::load(&file, &gguf, backend, &load, &mut |_| ()).unwrap();
+    let mut engine = Engine::new(model, EngineOptions::default());
+    answer(&mut engine, Request::new(random(0, 600), 8));
+    prefix(&mut engine);
+    speculation(&mut engine);
+    neighbours(&mut engine, context.min(4096) - 96);
+    cancel(&mut engine, context - 64);
+}
+
+/// Tokens that look random.
+fn random(seed: usize, count: usize) -> Vec<TokenId> {
+    let mixed = |i: usize| (seed * 10_000 + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    (0..count)
+        .map(|i| TokenId(100 + (mixed(i) % 20_000) as u32))
+        .collect()
+}
+
+fn answer(engine: &mut Engine<Model<Cpu>>, request: Request) -> Outcome {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    engine
+        .generate(request, &AtomicBool::new(false), go_on)
+        .unwrap()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The value that one in a hundred exceeds.
+fn p99(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() * 99).div_ceil(100) - 1]
+}
+
+/// Time to the first token of a prompt of 1,020 tokens, 1,000 of which were read before.
+fn prefix(engine: &mut Engine<Model<Cpu>>) {
+    let mut ratios = Vec::new();
+    for pair in 0..PAIRS {
+        let start = random(1 + pair, 1000);
+        let mut first_token = |seed| {
+            let prompt = [&start[..], &random(seed, 20)].concat();
+            answer(engine, Request::new(prompt, 1))
+                .prefill
+                .as_secs_f64()
+        };
+        let (cold, warm) = (first_token(100), first_token(200));
+        ratios.push(warm / cold);
+    }
+    println!(
+        "{{\"promise\":\"prefix\",\"ttft_ratio_p50\":{:.3}}}",
+        median(ratios)
+    );
+}
+
+/// Tokens a second with guesses over those without, in turns.
+fn speculation(engine: &mut Engine<Model<Cpu>>) {
+    for (text, prompt, temperature) in [
+        ("repetitive", random(7, 24).repeat(12), 0.0),
+        ("random", random(8, 288), 1.0),
+    ] {
+        let mut ratios = Vec::new();
+        let mut drafts = Default::default();
+        for seed in 0..PAIRS as u64 {
+            let mut rate = |speculation| {
+                let request = Request {
+                    speculation,
+                    sampling: SamplingParams {
+                        temperature,
+                        seed,
+                        ..SamplingParams::default()
+                    },
+                    ..Request::new(prompt.clone(), 128)
+                };
+                let outcome = answer(engine, request);
+                (outcome.decode.as_secs_f64(), outcome)
+            };
+            let ((plain, one), (guessed, other)) = (rate(false), rate(true));
+            assert_eq!(one.generated, other.generated, "guesses change nothing");
+            ratios.push(plain / guessed);
+            drafts = other.drafts;
+        }
+        println!(
+            "{{\"promise\":\"speculation\",\"text\":\"{text}\",\"speedup_p50\":{:.3},\
+             \"proposed\":{},\"accepted\":{}}}",
+            median(ratios),
+            drafts.proposed,
+            drafts.accepted
+        );
+    }
+}
+
+/// Milliseconds between the tokens of four answers, alone and while a long prompt is read.
+fn neighbours(engine: &mut Engine<Model<Cpu>>, prompt: usize) {
+    engine.clear();
+    let mut events = Vec::new();
+    let four: Vec<_> = (0..4)
+        .map(|i| {
+            engine
+                .submit(Request::new(random(20 + i, 32), 2000))
+                .unwrap()
+        })
+        .collect();
+    let step = |engine: &mut Engine<_>, events: &mut Vec<Event>| {
+        let start = Instant::now();
+        let progress = engine.step(&mut |_| false, events).unwrap();
+        assert_eq!(progress, Progress::Step);
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    for _ in 0..8 {
+        step(engine, &mut events);
+    }
+    let alone: Vec<f64> = (0..40).map(|_| step(engine, &mut events)).collect();
+    let long = engine.submit(Request::new(random(30, prompt), 1)).unwrap();
+    events.clear();
+    let mut beside = Vec::new();
+    while !events.iter().any(|event| event.request() == long) {
+        events.clear();
+        beside.push(step(engine, &mut events));
+    }
+    four.iter()
+        .for_each(|id| engine.end(*id, EndReason::Cancelled, &mut events));
+    println!(
+        "{{\"promise\":\"neighbours\",\"prompt\":{prompt},\"steps\":{},\"budget_ms\":{},\
+         \"alone_ms_p50\":{:.1},\"beside_ms_p50\":{:.1},\"beside_ms_p99\":{:.1}}}",
+        beside.len(),
+        EngineOptions::default().decode_delay.as_millis(),
+        median(alone),
+        median(beside.clone()),
+        p99(beside)
+    );
+}
+
+/// Milliseconds from the wish to stop, somewhere in a long prompt, to the end.
+fn cancel(engine: &mut Engine<Model<Cpu>>, prompt: usize) {
+    engine.clear();
+    let tokens = random(40, prompt);
+    let start = Instant::now();
+    answer(engine, Request::new(tokens.clone(), 1));
+    let whole = start.elapsed();
+    let mut waits = Vec::new();
+    for attempt in 0..CANCELS {
+        engine.clear();
+        let wish = AtomicBool::new(false);
+        // Not in the first or last moments: in between, evenly.
+        let after = whole.mul_f64(0.05 + 0.85 * attempt as f64 / CANCELS as f64);
+        let (outcome, waited) = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                std::thread::sleep(after);
+                wish.store(true, Ordering::Relaxed);
+                Instant::now()
+            });
+            let go_on = &mut |_| ControlFlow::Continue(());
+            let outcome = engine.generate(Request::new(tokens.clone(), 1), &wish, go_on);
+            let end = Instant::now();
+            (
+                outcome.unwrap(),
+                end.saturating_duration_since(waiter.join().unwrap()),
+            )
+        });
+        if outcome.end_reason == EndReason::Cancelled {
+            waits.push(waited.as_secs_f64() * 1e3);
+        }
+    }
+    assert_eq!(engine.load().pages_in_use, 0);
+    println!(
+        "{{\"promise\":\"cancel\",\"prompt\":{prompt},\"whole_s\":{:.1},\"tries\":{},\
+         \"ms_p50\":{:.1},\"ms_p99\":{:.1}}}",
+        whole.as_secs_f64(),
+        waits.len(),
+        median(waits.clone()),
+        p99(waits)
+    );
+}
