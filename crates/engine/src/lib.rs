@@ -33,7 +33,9 @@ pub use request::{
     Drafts, EndReason, GeneratedToken, Logprob, MAX_CHOICES, MAX_TOP_LOGPROBS, Outcome, Request,
     RequestId,
 };
-pub use sampling::{Sampler, SamplingError, SamplingParams, draw_unit, log_probability};
+pub use sampling::{
+    Sampler, SamplingError, SamplingParams, draw_unit, log_probability, random_seed,
+};
 pub use schedule::{
     Limits, Load, NewSequence, Part, Plan, Planned, Priority, QueueFull, Scheduler, SequenceId,
 };

@@ -1,19 +1,19 @@
 //! Generating text: the engine's tokens, decoded as they come, up to a stop string.
 
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use redline_compute::Cpu;
-use redline_engine::{EndReason, Engine, EngineOptions, Outcome, Request, SamplingParams};
+use redline_engine::{
+    EndReason, Engine, EngineOptions, Outcome, Request, SamplingParams, random_seed,
+};
 use redline_gguf::TokenId;
 use redline_model::Model;
 use redline_tokenizer::{AnswerStream, Channel, Fragment, Tokenizer};
 
 use crate::interrupt::Interrupt;
 use crate::prompt::Form;
-use crate::stop::StopMatcher;
 
 /// Tokens generated at most where nobody says and the context allows.
 pub(crate) const DEFAULT_MAX_TOKENS: usize = 512;
@@ -88,11 +88,6 @@ impl Generation {
     }
 }
 
-/// A seed nobody can guess, short enough to be typed again.
-fn random_seed() -> u64 {
-    std::hash::RandomState::new().build_hasher().finish() >> 32
-}
-
 /// What was generated.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -165,7 +160,7 @@ impl<'t> Generator<'t> {
     pub(crate) fn new(
         model: Model<Cpu>,
         tokenizer: &'t Tokenizer,
-        form: &Form<'_>,
+        form: &Form,
         chunk_tokens: usize,
     ) -> Self {
         let options = EngineOptions {
@@ -201,7 +196,8 @@ impl<'t> Generator<'t> {
         let mut stream = match self.continues {
             true => AnswerStream::unsplit(self.tokenizer.stream_decoder().continuing()),
             false => self.tokenizer.answer_stream(&prompt),
-        };
+        }
+        .with_stops(&generation.stop);
         let max_tokens = generation.max_tokens(prompt.len(), self.engine.context_length());
         let request = Request {
             sampling: generation.sampling(),
@@ -212,24 +208,23 @@ impl<'t> Generator<'t> {
             },
             ..Request::new(prompt, max_tokens)
         };
-        let mut sink = Sink::new(&generation.stop, emit);
+        let mut sink = Sink::new(emit);
         let outcome = self
             .engine
-            .generate(
-                request,
-                interrupt.flag(),
-                &mut |token| match stream.push(token.id) {
-                    Some(fragment) => sink.push(&fragment, stream.recipient()),
+            .generate(request, interrupt.flag(), &mut |token| {
+                if let Some(fragment) = stream.push(token.id) {
+                    sink.push(&fragment, stream.recipient())?;
+                }
+                match stream.stopped_by() {
+                    Some(_) => ControlFlow::Break(()),
                     None => ControlFlow::Continue(()),
-                },
-            )
+                }
+            })
             .context("cannot generate")?;
-        if sink.stopped_by.is_none() && sink.failure.is_none() {
-            let recipient = stream.recipient().map(str::to_owned);
-            if let Some(fragment) = stream.finish() {
-                let _ = sink.push(&fragment, recipient.as_deref());
-            }
-            sink.finish();
+        if sink.failure.is_none()
+            && let Some(fragment) = stream.finish()
+        {
+            let _ = sink.push(&fragment, stream.recipient());
         }
         match sink.failure {
             Some(failure) => Err(failure),
@@ -237,7 +232,7 @@ impl<'t> Generator<'t> {
                 text: sink.text,
                 reasoning: sink.reasoning,
                 calls: sink.calls,
-                stopped_by: sink.stopped_by,
+                stopped_by: stream.stopped_by().map(str::to_owned),
                 outcome,
             }),
         }
@@ -246,25 +241,20 @@ impl<'t> Generator<'t> {
 
 /// Where decoded text goes.
 struct Sink<'e> {
-    stops: StopMatcher,
     emit: Emit<'e>,
     text: String,
     reasoning: String,
     calls: Vec<Call>,
-    stopped_by: Option<String>,
     failure: Option<anyhow::Error>,
 }
 
 impl<'e> Sink<'e> {
-    fn new(stops: &[String], emit: Emit<'e>) -> Self {
-        let stops = StopMatcher::new(stops);
+    fn new(emit: Emit<'e>) -> Self {
         Self {
-            stops,
             emit,
             text: String::new(),
             reasoning: String::new(),
             calls: Vec::new(),
-            stopped_by: None,
             failure: None,
         }
     }
@@ -273,10 +263,8 @@ impl<'e> Sink<'e> {
         let text = &fragment.text;
         match fragment.channel {
             Channel::Answer => {
-                let release = self.stops.push(text);
-                self.stopped_by = release.stopped_by;
-                self.text.push_str(&release.text);
-                self.emit(Channel::Answer, &release.text);
+                self.text.push_str(text);
+                self.emit(Channel::Answer, text);
             }
             Channel::Reasoning => {
                 self.reasoning.push_str(text);
@@ -287,10 +275,10 @@ impl<'e> Sink<'e> {
                 self.emit(Channel::Call, text);
             }
         }
-        if self.stopped_by.is_some() || self.failure.is_some() {
-            return ControlFlow::Break(());
+        match self.failure {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
         }
-        ControlFlow::Continue(())
     }
 
     /// The text of the call to `recipient`.
@@ -306,18 +294,7 @@ impl<'e> Sink<'e> {
         &mut self.calls[last].text
     }
 
-    fn finish(&mut self) {
-        if self.stopped_by.is_none() {
-            let held = self.stops.finish();
-            self.text.push_str(&held);
-            self.emit(Channel::Answer, &held);
-        }
-    }
-
     fn emit(&mut self, channel: Channel, text: &str) {
-        if text.is_empty() {
-            return;
-        }
         if let Err(error) = (self.emit)(channel, text) {
             self.failure = Some(error);
         }
@@ -329,41 +306,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_flows_until_the_stop_string_and_a_failure_breaks_off() {
-        let said = |text: &str| Fragment {
-            channel: Channel::Answer,
-            text: text.to_owned(),
-        };
-        let mut seen = String::new();
-        let mut emit = |_, text: &str| {
-            seen.push_str(text);
-            Ok(())
-        };
-        let mut sink = Sink::new(&["###".to_owned()], &mut emit);
-        assert!(sink.push(&said("one #"), None).is_continue());
-        assert!(sink.push(&said("two ##"), None).is_continue());
-        assert!(sink.push(&said("# three"), None).is_break());
-        sink.finish();
-        assert_eq!(sink.text, "one #two ");
-        assert_eq!(sink.stopped_by.as_deref(), Some("###"));
-        assert_eq!(seen, "one #two ");
-
-        let mut emit = |_, _: &str| anyhow::bail!("closed");
-        let mut sink = Sink::new(&[], &mut emit);
-        assert!(sink.push(&said("a"), None).is_break());
-        assert!(sink.failure.is_some());
-    }
-
-    #[test]
-    fn only_the_answer_is_looked_for_stop_strings() {
+    fn every_channel_is_kept_and_a_failure_breaks_off() {
         let mut seen = Vec::new();
         let mut emit = |channel, text: &str| {
             seen.push((channel, text.to_owned()));
             Ok(())
         };
-        let mut sink = Sink::new(&["###".to_owned()], &mut emit);
+        let mut sink = Sink::new(&mut emit);
         let parts = [
-            (Channel::Reasoning, "a ### b", None),
+            (Channel::Reasoning, "a b", None),
             (Channel::Call, "{", Some("f")),
             (Channel::Call, "}", Some("f")),
             (Channel::Call, "x", Some("g")),
@@ -376,14 +327,22 @@ mod tests {
                     .is_continue()
             );
         }
-        sink.finish();
-        assert_eq!((&*sink.reasoning, &*sink.text), ("a ### b", "yes"));
+        assert_eq!((&*sink.reasoning, &*sink.text), ("a b", "yes"));
         let call = |recipient: &str, text: &str| Call {
             recipient: Some(recipient.to_owned()),
             text: text.to_owned(),
         };
         assert_eq!(sink.calls, [call("f", "{}"), call("g", "x")]);
         assert_eq!(seen.len(), 5);
+
+        let said = Fragment {
+            channel: Channel::Answer,
+            text: "a".to_owned(),
+        };
+        let mut emit = |_, _: &str| anyhow::bail!("closed");
+        let mut sink = Sink::new(&mut emit);
+        assert!(sink.push(&said, None).is_break());
+        assert!(sink.failure.is_some());
     }
 
     #[test]

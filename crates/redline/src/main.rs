@@ -27,7 +27,6 @@ mod quantize;
 mod session;
 mod speech;
 mod splitmix;
-mod stop;
 mod synth;
 mod units;
 

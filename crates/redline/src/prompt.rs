@@ -2,25 +2,25 @@
 
 use anyhow::Context as _;
 use redline_gguf::TokenId;
-use redline_tokenizer::{ChatTemplate, EncodeOptions, Message, Tokenizer};
+use redline_tokenizer::{EncodeOptions, Message, Tokenizer};
 
 use crate::output;
 
 /// How turns of a conversation become a prompt.
-#[derive(Debug)]
-pub(crate) enum Form<'t> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
     /// The model's own chat template.
-    Template(&'t ChatTemplate),
+    Template,
     /// The text itself, to be continued.
     Raw,
 }
 
-impl<'t> Form<'t> {
+impl Form {
     /// The template unless `raw` is asked for or the model has none; the latter is said aloud.
-    pub(crate) fn choose(tokenizer: &'t Tokenizer, raw: bool, name: &str) -> Self {
+    pub(crate) fn choose(tokenizer: &Tokenizer, raw: bool, name: &str) -> Self {
         match tokenizer.chat_template() {
             _ if raw => Self::Raw,
-            Some(template) => Self::Template(template),
+            Some(_) => Self::Template,
             None => {
                 output::note(&format!(
                     "{name} has no chat template (a base model): continuing the text as with --raw"
@@ -33,7 +33,7 @@ impl<'t> Form<'t> {
     /// `template` or `raw`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Template(_) => "template",
+            Self::Template => "template",
             Self::Raw => "raw",
         }
     }
@@ -48,11 +48,11 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// A conversation that begins with instructions, if there are any. Raw text has no roles: there
     /// they are a paragraph before the rest.
-    pub(crate) fn new(system: Option<&str>, form: &Form<'_>) -> Self {
+    pub(crate) fn new(system: Option<&str>, form: &Form) -> Self {
         let mut conversation = Self::default();
         match (system, form) {
             (None, _) => {}
-            (Some(system), Form::Template(_)) => conversation.say("system", system),
+            (Some(system), Form::Template) => conversation.say("system", system),
             (Some(system), Form::Raw) => conversation.say("system", &format!("{system}\n\n")),
         }
         conversation
@@ -77,33 +77,24 @@ impl Conversation {
     /// If the template does not take this conversation, or the text cannot be encoded.
     pub(crate) fn prompt(
         &self,
-        form: &Form<'_>,
+        form: &Form,
         tokenizer: &Tokenizer,
     ) -> anyhow::Result<Vec<TokenId>> {
-        let (text, add_special) = match form {
-            // A template writes the beginning of text itself.
-            Form::Template(template) => (
-                template
-                    .render(&self.messages, true)
-                    .context("the model's chat template fails")?,
-                false,
-            ),
-            Form::Raw => (
-                self.messages
-                    .iter()
-                    .map(|message| message.content.as_str())
-                    .collect(),
-                true,
-            ),
+        if *form == Form::Template
+            && let Some(prompt) = (tokenizer.chat_prompt(&self.messages))
+                .context("the model's chat template fails")?
+        {
+            return Ok(prompt);
+        }
+        let text: String = (self.messages.iter())
+            .map(|message| message.content.as_str())
+            .collect();
+        let options = EncodeOptions {
+            add_special: true,
+            parse_special: true,
         };
         tokenizer
-            .encode(
-                &text,
-                EncodeOptions {
-                    add_special,
-                    parse_special: true,
-                },
-            )
+            .encode(&text, options)
             .context("cannot encode the prompt")
     }
 }

@@ -8,10 +8,13 @@
 //!   `commentary` to nobody, is the answer. Source: <https://github.com/openai/harmony>.
 //! - Pairs of tokens around text (Qwen3, DeepSeek): `<think>` and `</think>`, `<tool_call>` and
 //!   `</tool_call>`. The white space beside these tokens is layout, not text.
+//!
+//! Stop strings are those of the answer: what is thought, or sent to a tool, may contain them.
 
 use redline_gguf::TokenId;
 
 use crate::decode::StreamDecoder;
+use crate::stop::StopMatcher;
 
 /// Bytes of a harmony header above which it is none, but text.
 const MAX_HEADER_BYTES: usize = 1024;
@@ -97,6 +100,8 @@ impl Markers {
 pub struct AnswerStream {
     decoder: StreamDecoder,
     markers: Markers,
+    stops: StopMatcher,
+    stopped_by: Option<String>,
     state: State,
     recipient: Option<String>,
     /// Bytes of the header that the prompt has written.
@@ -131,6 +136,8 @@ impl AnswerStream {
         let mut stream = Self {
             decoder,
             markers,
+            stops: StopMatcher::default(),
+            stopped_by: None,
             state: ANSWER,
             recipient: None,
             prompted: 0,
@@ -153,11 +160,28 @@ impl AnswerStream {
         stream
     }
 
+    /// The same, ending at the first of `stops`, which is no part of the text. Empty ones match
+    /// nothing; what could become one is held back, until the end of its part.
+    #[must_use]
+    pub fn with_stops(mut self, stops: &[String]) -> Self {
+        self.stops = StopMatcher::new(stops);
+        self
+    }
+
+    /// The stop string that was found: nothing comes after it.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&str> {
+        self.stopped_by.as_deref()
+    }
+
     /// The text that `id` completes.
     pub fn push(&mut self, id: TokenId) -> Option<Fragment> {
+        if self.stopped_by.is_some() {
+            return None;
+        }
         if let Some(next) = self.after_marker(id) {
             let text = self.decoder.flush();
-            let ended = self.fragment(text);
+            let ended = self.last_fragment(text);
             self.state = next;
             return ended;
         }
@@ -166,22 +190,27 @@ impl AnswerStream {
             State::Header { text: header, .. } => {
                 header.push_str(&text);
                 let is_text = header.len() > MAX_HEADER_BYTES;
-                is_text.then(|| self.abandon_header()).flatten()
+                if !is_text {
+                    return None;
+                }
+                let text = self.header_as_text();
+                self.fragment(text)
             }
             State::Text { .. } => self.fragment(text),
         }
     }
 
     /// The text for what is held back at the end.
-    pub fn finish(mut self) -> Option<Fragment> {
-        let text = self.decoder.flush();
-        match &mut self.state {
-            State::Header { text: header, .. } => {
-                header.push_str(&text);
-                self.abandon_header()
-            }
-            State::Text { .. } => self.fragment(text),
+    pub fn finish(&mut self) -> Option<Fragment> {
+        if self.stopped_by.is_some() {
+            return None;
         }
+        let mut text = self.decoder.flush();
+        if let State::Header { text: header, .. } = &mut self.state {
+            header.push_str(&text);
+            text = self.header_as_text();
+        }
+        self.last_fragment(text)
     }
 
     /// Whom the current part is sent to, if it is a call and the format says so.
@@ -247,29 +276,48 @@ impl AnswerStream {
         State::Text { channel, is_blank }
     }
 
-    /// Makes text of a header that no message follows.
-    fn abandon_header(&mut self) -> Option<Fragment> {
+    /// Makes an answer of a header that no message follows: its text.
+    fn header_as_text(&mut self) -> String {
         match std::mem::replace(&mut self.state, ANSWER) {
-            State::Header { text, .. } => {
-                self.fragment(text[self.prompted..].trim_start().to_owned())
-            }
-            State::Text { .. } => None,
+            State::Header { text, .. } => text[self.prompted..].trim_start().to_owned(),
+            State::Text { .. } => String::new(),
         }
     }
 
-    /// The text as part of the current channel, without layout at its start.
+    /// The text as part of the current channel, without layout at its start; of the answer what can be
+    /// no stop string.
     fn fragment(&mut self, text: String) -> Option<Fragment> {
         let State::Text { channel, is_blank } = &mut self.state else {
             return None;
         };
+        let channel = *channel;
         let shown = if *is_blank { text.trim_start() } else { &text };
         if shown.is_empty() {
             return None;
         }
         *is_blank = false;
+        let text = match channel {
+            Channel::Answer => {
+                let release = self.stops.push(shown);
+                self.stopped_by = release.stopped_by;
+                release.text
+            }
+            Channel::Reasoning | Channel::Call => shown.to_owned(),
+        };
+        (!text.is_empty()).then_some(Fragment { channel, text })
+    }
+
+    /// The same for the last text of a part, with what was held back.
+    fn last_fragment(&mut self, text: String) -> Option<Fragment> {
+        let last = self.fragment(text);
+        let held = self.stops.finish();
+        if held.is_empty() || self.stopped_by.is_some() {
+            return last;
+        }
+        let before = last.map_or(String::new(), |fragment| fragment.text);
         Some(Fragment {
-            channel: *channel,
-            text: shown.to_owned(),
+            channel: Channel::Answer,
+            text: before + &held,
         })
     }
 }

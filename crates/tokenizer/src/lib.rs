@@ -29,6 +29,7 @@ mod merges;
 mod merging;
 mod pre;
 mod sentence_piece;
+mod stop;
 mod template;
 mod vocabulary;
 mod word_piece;
@@ -172,6 +173,24 @@ impl Tokenizer {
     #[must_use]
     pub fn answer_stream(&self, prompt: &[TokenId]) -> AnswerStream {
         AnswerStream::new(self.stream_decoder(), self.markers.clone(), prompt)
+    }
+
+    /// The tokens of a conversation that ask the model for its next turn, by its chat template; `None`
+    /// if it has none.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`] and [`encode`](Self::encode).
+    pub fn chat_prompt(&self, messages: &[Message]) -> Result<Option<Vec<TokenId>>, Error> {
+        let Some(template) = &self.template else {
+            return Ok(None);
+        };
+        let text = template.render(messages, true)?;
+        // A template writes the beginning of text itself.
+        let options = EncodeOptions {
+            add_special: false,
+            parse_special: true,
+        };
+        self.encode(&text, options).map(Some)
     }
 
     /// The token's text for people: bytes that are not UTF-8 on their own as `<0xE2>`.

@@ -190,3 +190,44 @@ fn markers_are_text_where_nothing_is_split() {
         .collect();
     assert_eq!(text, "<think>a</think>");
 }
+
+/// What is said up to a stop string, and which that was.
+fn until(stops: &[&str], said: &str) -> (Vec<(Channel, String)>, Option<String>) {
+    let tokenizer = tokenizer(&PAIRS, CONTROL);
+    let stops: Vec<String> = stops.iter().map(|stop| (*stop).to_owned()).collect();
+    let mut stream = tokenizer.answer_stream(&[]).with_stops(&stops);
+    let mut parts: Vec<(Channel, String)> = Vec::new();
+    let ids = tokenizer.encode(said, PARSED).unwrap();
+    let mut fragments: Vec<_> = ids.iter().filter_map(|id| stream.push(*id)).collect();
+    fragments.extend(stream.finish());
+    for fragment in fragments {
+        match parts.last_mut() {
+            Some((channel, text)) if *channel == fragment.channel => text.push_str(&fragment.text),
+            _ => parts.push((fragment.channel, fragment.text)),
+        }
+    }
+    (parts, stream.stopped_by().map(str::to_owned))
+}
+
+#[test]
+fn a_stop_string_ends_the_answer_and_is_looked_for_there_alone() {
+    let said = "<think>a ### b</think>one #two ### three";
+    let (parts, stopped_by) = until(&["###"], said);
+    let expected = [
+        (Reasoning, "a ### b".to_owned()),
+        (Answer, "one #two ".to_owned()),
+    ];
+    assert_eq!(parts, expected);
+    assert_eq!(stopped_by.as_deref(), Some("###"));
+}
+
+#[test]
+fn what_was_held_back_comes_when_its_part_ends() {
+    let (parts, stopped_by) = until(&["END"], "a EN<tool_call>D</tool_call>b E");
+    let expected = [
+        (Answer, "a EN".to_owned()),
+        (Call, "D".to_owned()),
+        (Answer, "b E".to_owned()),
+    ];
+    assert_eq!((parts.as_slice(), stopped_by), (&expected[..], None));
+}

@@ -14,5 +14,5 @@ mod sampler;
 pub use logprob::log_probability;
 pub(crate) use logprob::logprob;
 pub use params::SamplingParams;
-pub use random::draw_unit;
+pub use random::{draw_unit, random_seed};
 pub use sampler::{Sampler, SamplingError};

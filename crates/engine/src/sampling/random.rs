@@ -1,5 +1,13 @@
 //! The random stream: a function of counters, not a state.
 
+use std::hash::{BuildHasher as _, Hasher as _};
+
+/// A seed nobody can guess, of 32 bits: short enough to be typed again, exact in every JSON reader.
+#[must_use]
+pub fn random_seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish() >> 32
+}
+
 /// A number in `[0, 1)`, a multiple of 2⁻⁵³, decided by the three arguments alone.
 #[must_use]
 pub fn draw_unit(seed: u64, sequence: u64, position: u64) -> f64 {

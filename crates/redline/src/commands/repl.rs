@@ -53,7 +53,7 @@ fn is_command(text: &str) -> bool {
 pub(super) fn chat(
     mut generator: Generator<'_>,
     args: &Args,
-    form: &Form<'_>,
+    form: &Form,
     model: &Opened<'_>,
     context: &Context,
 ) -> anyhow::Result<()> {
@@ -103,7 +103,7 @@ fn answer(
     generator: &mut Generator<'_>,
     conversation: &Conversation,
     args: &Args,
-    form: &Form<'_>,
+    form: &Form,
     model: &Opened<'_>,
     context: &Context,
 ) -> anyhow::Result<String> {

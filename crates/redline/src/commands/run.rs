@@ -122,7 +122,7 @@ pub(super) struct Opened<'a> {
 impl<'a> Opened<'a> {
     fn load(
         &self,
-        form: &Form<'_>,
+        form: &Form,
         context_tokens: Option<usize>,
         context: &Context,
     ) -> anyhow::Result<Generator<'a>> {
@@ -150,7 +150,7 @@ fn piped_prompt() -> anyhow::Result<String> {
 fn once(
     prompt: &str,
     args: &Args,
-    form: &Form<'_>,
+    form: &Form,
     model: &Opened<'_>,
     context: &Context,
 ) -> anyhow::Result<()> {
@@ -203,7 +203,7 @@ fn needed_positions(
 fn report<'a>(
     answer: &'a Answer,
     generation: &Generation,
-    form: &Form<'_>,
+    form: &Form,
     model: &Opened<'a>,
     context: &Context,
 ) -> Report<'a> {

@@ -1,7 +1,7 @@
 //! Stop strings, matched on decoded text: what could be the beginning of one is held back.
 
 /// Watches a stream of text for the first of several strings.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StopMatcher {
     stops: Vec<String>,
     /// Text that is the beginning of a stop string, so far.
