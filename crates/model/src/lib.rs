@@ -33,7 +33,7 @@ pub use memory::MemoryPlan;
 pub use plan::{
     Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
 };
-pub use pooling::{Pooling, UnknownPooling, normalize};
+pub use pooling::{Pooling, UnknownPooling, hidden_rows, normalize};
 pub use properties::{
     Biases, Experts, LayerAttention, LongFactors, NormPlacement, Properties, Rope, Yarn,
 };

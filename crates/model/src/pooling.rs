@@ -1,5 +1,11 @@
 //! From the hidden state of a sequence's tokens to one embedding of it.
 
+use redline_compute::PageId;
+use redline_gguf::TokenId;
+
+use crate::Error;
+use crate::plan::{Forward, LogitRows, Observer, SequenceStep, StepPlan, pages_for};
+
 /// What a sequence's embedding is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
@@ -49,6 +55,36 @@ impl Pooling {
             }
         }
     }
+}
+
+/// The last hidden state of every token of a sequence, `[tokens, hidden]`, of a model that was loaded for
+/// [`Output::Hidden`](crate::Output::Hidden) and has pages for it. Others of its pages are left alone,
+/// these are overwritten.
+///
+/// # Errors
+/// As [`Forward::forward`].
+pub fn hidden_rows(
+    model: &mut impl Forward,
+    tokens: &[TokenId],
+    observer: &mut dyn Observer,
+) -> Result<Vec<f32>, Error> {
+    let pages: Vec<PageId> = (0..pages_for(tokens.len()) as u32).map(PageId).collect();
+    let mut rows = Vec::new();
+    let mut position = 0;
+    for chunk in tokens.chunks(model.max_step_tokens()) {
+        let sequences = [SequenceStep {
+            tokens: chunk,
+            position,
+            pages: &pages,
+            logits: LogitRows::All,
+        }];
+        let plan = StepPlan {
+            sequences: &sequences,
+        };
+        rows.extend_from_slice(model.forward(&plan, observer)?);
+        position += chunk.len();
+    }
+    Ok(rows)
 }
 
 /// Scales a vector to length 1, its length computed in F64; one of zeros stays.

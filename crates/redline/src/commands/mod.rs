@@ -10,6 +10,7 @@ pub(crate) mod pull;
 pub(crate) mod quantize;
 mod repl;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
 
@@ -35,7 +36,10 @@ pub(crate) struct Context {
 /// # Errors
 /// The verb's own; [`crate::failure`] turns them into an exit code.
 pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let config = Config::resolve(&cli.global, &compute_flags(cli.command.as_ref()))?;
+    let mut config = Config::resolve(&cli.global, &compute_flags(cli.command.as_ref()))?;
+    if let Some(Command::Serve(args)) = &cli.command {
+        config.set_api_key(args.api_key())?;
+    }
     if cli.global.print_config {
         return print_config(&config, cli.global.json);
     }
@@ -49,6 +53,7 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
     };
     match command {
         Command::Run(args) => run::run(&args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::Tokenize(args) => tokenize::run(&args, &context),
         Command::Logits(args) => logits::run(&args, &context),
@@ -67,6 +72,10 @@ pub(crate) fn dispatch(cli: Cli) -> anyhow::Result<()> {
 fn compute_flags(command: Option<&Command>) -> Compute {
     match command {
         Some(Command::Run(args)) => Compute {
+            context: args.context,
+            ..args.compute.clone()
+        },
+        Some(Command::Serve(args)) => Compute {
             context: args.context,
             ..args.compute.clone()
         },
