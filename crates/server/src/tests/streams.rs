@@ -252,6 +252,47 @@ async fn whoever_leaves_takes_the_request_along() {
 }
 
 #[tokio::test]
+async fn whoever_leaves_while_waiting_waits_no_more() {
+    let world = World::new(&Setting {
+        max_running: Some(1),
+        pace: Duration::from_millis(20),
+        ..Setting::default()
+    });
+    let body = chat(json!({"stream": true, "ignore_eos": true}));
+    let running = world.post(CHAT, body.to_string()).await;
+    let waiting = world.post(CHAT, body.to_string()).await;
+    let load = || world.app.loaded().unwrap().snapshot().load;
+    let becomes = async |running, waiting| {
+        for _ in 0..200 {
+            if (load().running, load().waiting) == (running, waiting) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        false
+    };
+    assert!(becomes(1, 1).await, "{:?}", load());
+    drop(waiting);
+    assert!(becomes(1, 0).await, "{:?}", load());
+    drop(running);
+    assert!(idle(&world).await);
+}
+
+#[tokio::test]
+async fn the_engine_is_told_of_a_stop_string() {
+    let world = World::new(&Setting {
+        pace: Duration::from_millis(2),
+        ..Setting::default()
+    });
+    let body = chat(json!({"stop": "fg", "ignore_eos": true, "max_tokens": 200}));
+    let (_, answer) = world.ask(CHAT, body).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "de");
+    assert!(idle(&world).await);
+    let stats = world.app.loaded().unwrap().snapshot().stats;
+    assert_eq!((stats.ended_stop, stats.ended_length), (1, 0), "{stats:?}");
+}
+
+#[tokio::test]
 async fn a_reader_that_does_not_read_loses_its_own_request() {
     let world = world();
     // More events than wait for anybody.
@@ -259,6 +300,8 @@ async fn a_reader_that_does_not_read_loses_its_own_request() {
                       "ignore_eos": true, "temperature": 0});
     let response = world.post(TEXT, body.to_string()).await;
     assert!(idle(&world).await, "the engine waits for nobody");
+    let stats = world.app.loaded().unwrap().snapshot().stats;
+    assert!(stats.ended_cancelled > 0, "{stats:?}");
     let (events, is_done) = events(response).await;
     assert!(!is_done);
     assert_eq!(events.last().unwrap()["error"]["code"], "internal_error");
