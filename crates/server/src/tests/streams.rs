@@ -6,7 +6,7 @@ use axum::body::Body;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::world::{Setting, World, events, idle, post, read};
+use super::world::{Setting, World, events, idle, post, read, until};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -261,19 +261,15 @@ async fn whoever_leaves_while_waiting_waits_no_more() {
     let body = chat(json!({"stream": true, "ignore_eos": true}));
     let running = world.post(CHAT, body.to_string()).await;
     let waiting = world.post(CHAT, body.to_string()).await;
-    let load = || world.app.loaded().unwrap().snapshot().load;
     let becomes = async |running, waiting| {
-        for _ in 0..200 {
-            if (load().running, load().waiting) == (running, waiting) {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        false
+        until(&world, |snapshot| {
+            (snapshot.load.running, snapshot.load.waiting) == (running, waiting)
+        })
+        .await
     };
-    assert!(becomes(1, 1).await, "{:?}", load());
+    assert!(becomes(1, 1).await);
     drop(waiting);
-    assert!(becomes(1, 0).await, "{:?}", load());
+    assert!(becomes(1, 0).await);
     drop(running);
     assert!(idle(&world).await);
 }
@@ -299,9 +295,9 @@ async fn a_reader_that_does_not_read_loses_its_own_request() {
     let body = json!({"prompt": vec!["a"; 64], "max_tokens": 200, "stream": true,
                       "ignore_eos": true, "temperature": 0});
     let response = world.post(TEXT, body.to_string()).await;
+    let is_ended = until(&world, |snapshot| snapshot.stats.ended_cancelled > 0).await;
+    assert!(is_ended, "it is ended");
     assert!(idle(&world).await, "the engine waits for nobody");
-    let stats = world.app.loaded().unwrap().snapshot().stats;
-    assert!(stats.ended_cancelled > 0, "{stats:?}");
     let (events, is_done) = events(response).await;
     assert!(!is_done);
     assert_eq!(events.last().unwrap()["error"]["code"], "internal_error");

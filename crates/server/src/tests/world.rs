@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, header};
-use redline_engine::{Engine, EngineOptions};
+use redline_engine::{Engine, EngineOptions, Snapshot};
 use redline_gguf::{ArrayBuf, Gguf, Writer};
 use redline_model::{
     Error as ModelError, Forward, Observer, PAGE_POSITIONS, PageId, Pooling, StepPlan,
@@ -328,14 +328,23 @@ pub(crate) async fn events(response: Response<Body>) -> (Vec<Value>, bool) {
     (events.collect(), is_done)
 }
 
-/// Waits until nothing is under way, at most a second.
-pub(crate) async fn idle(world: &World) -> bool {
+/// Waits until the engine's numbers are so, at most a second. They are told after each step, so what was
+/// taken in a moment ago may not be among them yet.
+pub(crate) async fn until(world: &World, is_so: impl Fn(&Snapshot) -> bool) -> bool {
     for _ in 0..500 {
-        let load = world.app.loaded().expect("a model").snapshot().load;
-        if (load.running, load.waiting, load.pages_in_use) == (0, 0, 0) {
+        if is_so(&world.app.loaded().expect("a model").snapshot()) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     false
+}
+
+/// Waits until nothing is under way, at most a second.
+pub(crate) async fn idle(world: &World) -> bool {
+    until(world, |snapshot| {
+        let load = &snapshot.load;
+        (load.running, load.waiting, load.pages_in_use) == (0, 0, 0)
+    })
+    .await
 }
