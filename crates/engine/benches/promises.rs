@@ -105,7 +105,7 @@ fn prefix(engine: &mut Engine<Model<Cpu>>) {
 /// Tokens a second with guesses over those without, in turns.
 fn speculation(engine: &mut Engine<Model<Cpu>>) {
     for (text, prompt, temperature) in [
-        ("repetitive", random(7, 24).repeat(12), 0.0),
+        ("repetitive", random(7, 12).repeat(40), 0.0),
         ("random", random(8, 288), 1.0),
     ] {
         let mut ratios = Vec::new();

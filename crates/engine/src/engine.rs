@@ -357,7 +357,7 @@ impl<F: Forward> Engine<F> {
             if let (Some(speculator), Some(tokens)) =
                 (&mut line.speculator, self.scheduler.decoding(*id))
             {
-                let drafts = speculator.guess(tokens).to_vec();
+                let drafts = speculator.guess(tokens);
                 self.scheduler.draft(*id, &drafts);
             }
         }

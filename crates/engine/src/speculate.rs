@@ -36,13 +36,14 @@ impl Default for Speculator {
 
 impl Speculator {
     /// What may follow `tokens`.
-    pub(crate) fn guess<'t>(&mut self, tokens: &'t [TokenId]) -> &'t [TokenId] {
+    pub(crate) fn guess(&mut self, tokens: &[TokenId]) -> Vec<TokenId> {
         if self.pause > 0 {
             self.pause -= 1;
-            return &[];
+            return Vec::new();
         }
-        let after = follow(tokens);
-        &after[..after.len().min(self.length)]
+        // What follows the end of the tokens is what follows there: guesses themselves.
+        let after = follow(tokens).iter().cycle();
+        after.take(self.length).copied().collect()
     }
 
     /// Takes note of how many guesses of a step were right.
@@ -112,6 +113,16 @@ mod tests {
         check("abcdef", "");
         check("ab", "");
         check("", "");
+    }
+
+    #[test]
+    fn a_turn_that_comes_again_is_guessed_beyond_the_end() {
+        let mut speculator = Speculator {
+            length: 7,
+            ..Speculator::default()
+        };
+        assert_eq!(speculator.guess(&ids("xabcabcab")), ids("cabcabc"));
+        assert_eq!(speculator.guess(&ids("aaaaaa")), ids("aaaaaaa"));
     }
 
     #[test]

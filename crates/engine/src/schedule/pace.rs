@@ -4,8 +4,12 @@ use std::time::Duration;
 
 /// Prompt tokens that any step may have: below, a step is hardly quicker for being shorter.
 pub(super) const LEAST_TOKENS: usize = 16;
-/// Share of the newest measurement in an estimate.
-const NEWEST: f64 = 0.25;
+/// Share of the newest measurement in an estimate: what is dearer than thought counts at once, since
+/// a step that takes too long keeps others waiting; what is cheaper may be chance.
+const DEARER: f64 = 0.5;
+const CHEAPER: f64 = 0.1;
+/// Share of a budget that is planned: measurements scatter.
+const PLANNED: f64 = 0.8;
 
 /// Learns what steps cost from those there were.
 #[derive(Debug, Default)]
@@ -34,14 +38,15 @@ impl Pace {
 
     /// Prompt tokens that take `budget`, or the least there may be; `None` before any were measured.
     pub(super) fn tokens_in(&self, budget: Duration) -> Option<usize> {
-        let tokens = budget.as_secs_f64() / self.token?;
+        let tokens = PLANNED * budget.as_secs_f64() / self.token?;
         Some((tokens as usize).max(LEAST_TOKENS))
     }
 }
 
 fn update(estimate: &mut Option<f64>, newest: f64) {
     *estimate = Some(match *estimate {
-        Some(old) => old + NEWEST * (newest - old),
+        Some(old) if newest > old => old + DEARER * (newest - old),
+        Some(old) => old + CHEAPER * (newest - old),
         None => newest,
     });
 }
@@ -57,10 +62,13 @@ mod tests {
         assert_eq!(pace.tokens_in(ms(50)), None);
         pace.observe(0, 4, ms(10));
         pace.observe(100, 4, ms(110));
-        assert_eq!(pace.tokens_in(ms(50)), Some(50));
+        assert_eq!(pace.tokens_in(ms(50)), Some(40));
         // One dear token does not say what many cost.
         pace.observe(1, 4, ms(110));
-        assert_eq!(pace.tokens_in(ms(50)), Some(50));
+        assert_eq!(pace.tokens_in(ms(50)), Some(40));
         assert_eq!(pace.tokens_in(ms(1)), Some(LEAST_TOKENS));
+        // Twice as dear, once: half of that is believed.
+        pace.observe(100, 4, ms(210));
+        assert_eq!(pace.tokens_in(ms(150)), Some(80));
     }
 }
