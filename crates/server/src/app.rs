@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use redline_engine::{Handle, Snapshot};
+use redline_grammar::Grammars;
 use redline_tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -20,6 +21,8 @@ pub struct Served {
     pub name: String,
     /// Its text.
     pub tokenizer: Tokenizer,
+    /// What answers can be made to look like.
+    pub grammars: Grammars,
     /// What it does.
     pub work: Work,
     /// Token ids there are.

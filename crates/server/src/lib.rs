@@ -30,3 +30,4 @@ mod voice;
 pub use app::{Options, Served, Work};
 pub use embedder::{Embedder, Embedding};
 pub use listen::{BindError, Server, bind};
+pub use redline_grammar::Grammars;

@@ -213,6 +213,25 @@ impl AnswerStream {
         self.last_fragment(text)
     }
 
+    /// The tokens, those of a name among them, after which an answer begins at once: none if it does
+    /// already.
+    pub(crate) fn to_answer(&self) -> (Vec<TokenId>, Option<(&'static str, TokenId)>) {
+        match (&self.state, self.markers.harmony) {
+            (State::Header { .. }, Some(harmony)) => {
+                (vec![harmony.channel], Some(("final", harmony.message)))
+            }
+            (State::Text { channel, .. }, _) if *channel != Channel::Answer => {
+                let pair = self
+                    .markers
+                    .pairs
+                    .iter()
+                    .find(|pair| pair.channel == *channel);
+                (pair.map(|pair| pair.close).into_iter().collect(), None)
+            }
+            _ => (Vec::new(), None),
+        }
+    }
+
     /// Whom the current part is sent to, if it is a call and the format says so.
     #[must_use]
     pub fn recipient(&self) -> Option<&str> {

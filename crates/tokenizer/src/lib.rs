@@ -175,6 +175,22 @@ impl Tokenizer {
         AnswerStream::new(self.stream_decoder(), self.markers.clone(), prompt)
     }
 
+    /// Adds to a prompt what makes an answer begin right after it: the header of a harmony message, or
+    /// the end of a thought that the prompt has begun. For an answer whose form is given, which leaves
+    /// no place for thoughts.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn begin_answer(&self, prompt: &mut Vec<TokenId>) -> Result<(), Error> {
+        let (marks, named) = self.answer_stream(prompt).to_answer();
+        prompt.extend(marks);
+        if let Some((name, mark)) = named {
+            prompt.extend(self.encode(name, EncodeOptions::default())?);
+            prompt.push(mark);
+        }
+        Ok(())
+    }
+
     /// The tokens of a conversation that ask the model for its next turn, by its chat template; `None`
     /// if it has none.
     ///

@@ -162,6 +162,33 @@ fn pairs_of_tokens_mark_reasoning_and_calls() {
 }
 
 #[test]
+fn a_prompt_is_completed_up_to_where_an_answer_begins() {
+    let (harmony, pairs) = (tokenizer(&HARMONY, CONTROL), tokenizer(&PAIRS, CONTROL));
+    let user = "<|start|>user<|message|>hi<|end|>";
+    for (tokenizer, prompt, added) in [
+        (
+            &harmony,
+            format!("{user}<|start|>assistant"),
+            "<|channel|>final<|message|>",
+        ),
+        (
+            &harmony,
+            format!("{user}<|start|>assistant<|channel|>final<|message|>"),
+            "",
+        ),
+        (&pairs, "user <think>\n".to_owned(), "</think>"),
+        (&pairs, "user <think>\n\n</think>\n\n".to_owned(), ""),
+        (&pairs, "user".to_owned(), ""),
+    ] {
+        let mut ids = tokenizer.encode(&prompt, PARSED).unwrap();
+        tokenizer.begin_answer(&mut ids).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false), format!("{prompt}{added}"));
+        let completed = format!("{prompt}{added}");
+        check(tokenizer, &completed, "{}", &[(Answer, "", "{}")]);
+    }
+}
+
+#[test]
 fn no_part_has_half_a_character() {
     let tokenizer = tokenizer(&HARMONY, CONTROL);
     let mut ids = tokenizer.encode("<|message|>é", PARSED).unwrap();

@@ -12,7 +12,7 @@ struct Edges {
 }
 
 /// The floor plan of ARCHITECTURE.md, edge for edge.
-const FLOOR_PLAN: [Edges; 10] = [
+const FLOOR_PLAN: [Edges; 11] = [
     Edges {
         name: "redline-gguf",
         uses: &[],
@@ -44,8 +44,23 @@ const FLOOR_PLAN: [Edges; 10] = [
         tests_use: &["redline-compute", "redline-testkit"],
     },
     Edges {
+        name: "redline-grammar",
+        uses: &["redline-engine", "redline-tokenizer"],
+        tests_use: &[
+            "redline-compute",
+            "redline-gguf",
+            "redline-model",
+            "redline-testkit",
+        ],
+    },
+    Edges {
         name: "redline-server",
-        uses: &["redline-engine", "redline-model", "redline-tokenizer"],
+        uses: &[
+            "redline-engine",
+            "redline-grammar",
+            "redline-model",
+            "redline-tokenizer",
+        ],
         tests_use: &["redline-gguf"],
     },
     Edges {

@@ -9,7 +9,7 @@ use redline_compute::{ARITHMETIC_VERSION, Cpu};
 use redline_engine::{Engine, EngineOptions, Handle};
 use redline_gguf::Gguf;
 use redline_model::{Forward as _, LoadOptions, MemoryPlan, Model, Properties, pages_for};
-use redline_server::{Embedder, Embedding, Options, Served, Server, Work};
+use redline_server::{Embedder, Embedding, Grammars, Options, Served, Server, Work};
 
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
@@ -213,6 +213,7 @@ fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Work
     server.serve(Served {
         name: name(args, &resolved),
         tokenizer,
+        grammars: Grammars::default(),
         work,
         vocab_size,
         max_running: args.running.max_running,

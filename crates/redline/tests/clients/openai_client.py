@@ -122,12 +122,48 @@ def check_completions(client, model):
     assert len(lists.tokens) == len(lists.text_offset) == len(lists.top_logprobs)
 
 
+def check_structured(client, model):
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 12},
+            "size": {"enum": ["small", "large"]},
+            "founded": {"type": "integer", "minimum": 0, "maximum": 2100},
+        },
+        "required": ["city", "size", "founded"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}}
+    messages = [{"role": "user", "content": "Tell me of a city."}]
+    for seed in range(8):
+        answer = client.chat.completions.create(
+            model=model, messages=messages, response_format=form, seed=seed, max_tokens=100
+        )
+        assert answer.choices[0].finish_reason == "stop", answer
+        city = json.loads(answer.choices[0].message.content)
+        assert list(city) == ["city", "size", "founded"] and len(city["city"]) <= 12, city
+        assert city["size"] in ["small", "large"] and 0 <= city["founded"] <= 2100, city
+    answer = client.chat.completions.create(
+        model=model, messages=messages, extra_body={"structured_outputs": {"regex": "[A-Z][a-z]{3,8}"}}
+    )
+    text = answer.choices[0].message.content
+    assert text.isalpha() and text.istitle() and 4 <= len(text) <= 9, text
+    broken = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}}
+    try:
+        client.chat.completions.create(model=model, messages=messages, response_format=broken)
+    except openai.BadRequestError as error:
+        assert error.param == "response_format.json_schema.schema", error
+    else:
+        raise AssertionError("a schema of bananas was followed")
+
+
 def main():
     client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=600)
     models = client.models.list().data
     model = models[0].id
     assert models[0].owned_by == "redline"
     check_errors(client, model)
+    check_structured(client, model)
     check_completions(client, model)
     alone, crowd = check_crowd(client, model)
     print(f"openai {openai.__version__}: {alone} requests alone and streamed, {crowd} by {CLIENTS} clients: the same")

@@ -14,15 +14,15 @@ const MAX_ROLE_BYTES: usize = 64;
 
 /// Reads a body.
 pub(crate) fn read(mut fields: Fields<'_>, served: &Served) -> Result<Ask, ApiError> {
-    let common = Common::read(&mut fields);
+    let common = Common::read(&mut fields, served)?;
     let max_tokens = fields.count("max_completion_tokens");
     let max_tokens = max_tokens.or(fields.count("max_tokens"));
     let logprobs = logprobs(&mut fields);
-    refuse_what_is_not_there(&mut fields);
+    refuse_tools(&mut fields);
     let messages = messages(&mut fields);
     // A template is not run for nothing.
     let prompt = match fields.wrong.is_empty() {
-        true => prompt(&messages, served)?,
+        true => prompt(&messages, common.grammar.is_some(), served)?,
         false => vec![redline_model::TokenId(0)],
     };
     let mut request = common.request(prompt, max_tokens, served);
@@ -37,9 +37,21 @@ pub(crate) fn read(mut fields: Fields<'_>, served: &Served) -> Result<Ask, ApiEr
     ))
 }
 
-/// The ids of the conversation, by the model's template.
-fn prompt(messages: &[Message], served: &Served) -> Result<Vec<redline_model::TokenId>, ApiError> {
-    match served.tokenizer.chat_prompt(messages) {
+/// The ids of the conversation, by the model's template; `at_once`: up to where the answer begins.
+fn prompt(
+    messages: &[Message],
+    at_once: bool,
+    served: &Served,
+) -> Result<Vec<redline_model::TokenId>, ApiError> {
+    let prompt = served.tokenizer.chat_prompt(messages);
+    let prompt = prompt.and_then(|prompt| match prompt {
+        Some(mut prompt) if at_once => {
+            served.tokenizer.begin_answer(&mut prompt)?;
+            Ok(Some(prompt))
+        }
+        prompt => Ok(prompt),
+    });
+    match prompt {
         Ok(Some(prompt)) => Ok(prompt),
         Ok(None) => {
             let message = "this model has no chat template (a base model): ask /v1/completions";
@@ -66,19 +78,13 @@ fn logprobs(fields: &mut Fields<'_>) -> Option<usize> {
 }
 
 /// Better no answer than one to another question.
-fn refuse_what_is_not_there(fields: &mut Fields<'_>) {
+fn refuse_tools(fields: &mut Fields<'_>) {
     let none = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     for name in ["tools", "functions"] {
         if fields.get(name).is_some_and(|value| !none(value)) {
             let found = fields.get(name).map_or(String::new(), describe);
             fields.refuse(name, "none: tools are not supported yet", found);
         }
-    }
-    let format = fields.get("response_format");
-    let format = format.map(|format| format.get("type").and_then(Value::as_str));
-    if format.is_some_and(|kind| kind != Some("text")) {
-        let constraint = "{\"type\": \"text\"}: other formats are not supported yet";
-        fields.refuse("response_format", constraint, "another".to_owned());
     }
 }
 

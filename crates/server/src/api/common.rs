@@ -1,10 +1,13 @@
 //! What all kinds of generation have in common: how tokens are drawn, and when to stop.
 
-use redline_engine::{Request, SamplingParams, random_seed};
+use std::sync::Arc;
+
+use redline_engine::{Grammar, Request, SamplingParams, random_seed};
 use redline_model::TokenId;
 use serde_json::Value;
 
 use super::fields::{Fields, describe};
+use super::structured;
 use crate::app::Served;
 use crate::error::ApiError;
 
@@ -23,10 +26,14 @@ pub(crate) struct Common {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     ignore_eos: bool,
+    /// What the answer must look like.
+    pub(crate) grammar: Option<Arc<dyn Grammar>>,
 }
 
 impl Common {
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Self {
+    /// # Errors
+    /// If no grammar can be made now. What is wrong with a field is noted there.
+    pub(crate) fn read(fields: &mut Fields<'_>, served: &Served) -> Result<Self, ApiError> {
         let sampling = SamplingParams {
             temperature: fields.float("temperature", 1.0),
             top_k: top_k(fields),
@@ -38,14 +45,21 @@ impl Common {
             logit_bias: logit_bias(fields),
             seed: seed(fields).unwrap_or_else(random_seed),
         };
-        Self {
+        let ignore_eos = fields.flag("ignore_eos");
+        let grammar = structured::grammar(fields, served)?;
+        if ignore_eos && grammar.is_some() {
+            let constraint = "false: an answer of a given form ends when it is whole";
+            fields.refuse("ignore_eos", constraint, "true".to_owned());
+        }
+        Ok(Self {
             sampling,
             stops: stops(fields),
             choices: fields.count("n").unwrap_or(1),
             stream: fields.flag("stream"),
             include_usage: include_usage(fields),
-            ignore_eos: fields.flag("ignore_eos"),
-        }
+            ignore_eos,
+            grammar,
+        })
     }
 
     /// The engine's request for a prompt; without `max_tokens`, for all there is room for.
@@ -64,6 +78,7 @@ impl Common {
             sampling: self.sampling.clone(),
             end_tokens,
             choices: self.choices,
+            grammar: self.grammar.clone(),
             speculation: served.speculation,
             ..Request::new(prompt, max_tokens.unwrap_or(room.max(1)))
         }

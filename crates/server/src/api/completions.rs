@@ -17,7 +17,7 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 
 /// Reads a body.
 pub(crate) fn read(mut fields: Fields<'_>, served: &Served) -> Result<Ask, ApiError> {
-    let common = Common::read(&mut fields);
+    let common = Common::read(&mut fields, served)?;
     let max_tokens = fields.count("max_tokens").unwrap_or(DEFAULT_MAX_TOKENS);
     let echo = fields.flag("echo");
     let logprobs = fields.count("logprobs");

@@ -6,6 +6,7 @@ mod completions;
 mod embeddings;
 mod fields;
 mod prompts;
+mod structured;
 
 use std::sync::Arc;
 

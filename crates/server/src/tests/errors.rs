@@ -84,7 +84,7 @@ async fn refusals_have_their_own_statuses() {
         ),
         (
             CHAT,
-            json!({"messages": message("a"), "response_format": {"type": "json_object"}}),
+            json!({"messages": message("a"), "response_format": {"type": "xml"}}),
             400,
             "invalid_value",
         ),
@@ -307,7 +307,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 25] = [
     "model",
     "messages",
     "prompt",
@@ -331,6 +331,7 @@ const FIELDS: [&str; 24] = [
     "best_of",
     "tools",
     "response_format",
+    "structured_outputs",
     "ignore_eos",
 ];
 

@@ -3,4 +3,5 @@
 mod embeddings;
 mod errors;
 mod streams;
+mod structured;
 mod world;

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 
 use crate::app::App;
 use crate::listen::routes;
-use crate::{Embedder, Embedding, Options, Served, Work};
+use crate::{Embedder, Embedding, Grammars, Options, Served, Work};
 
 /// Bytes, then three control tokens, two of which mark what is thought.
 const VOCAB: usize = 260;
@@ -224,6 +224,7 @@ impl World {
         app.serve(Served {
             name: "alphabet".to_owned(),
             tokenizer: tokenizer(!setting.no_template),
+            grammars: Grammars::default(),
             work: Work::Generates(engine),
             vocab_size: VOCAB,
             max_running: setting.max_running.unwrap_or(8),
@@ -246,6 +247,7 @@ impl World {
         app.serve(Served {
             name: "bytes".to_owned(),
             tokenizer: tokenizer(false),
+            grammars: Grammars::default(),
             work: Work::Embeds(embedder),
             vocab_size: VOCAB,
             max_running: 1,
