@@ -3,6 +3,7 @@
 //! - [`Engine`]: generates many answers at a time behind the model's `Forward` trait, each as if it
 //!   were alone. There is no prefill phase and no decode phase: the count of computed tokens catches
 //!   up with the count of tokens, chunk by chunk, and whenever it has, one token is drawn.
+//! - [`EmbeddingEngine`]: embeds many texts at a time, with a model that has no head.
 //! - [`Scheduler`]: decides what a step computes; a state machine without a model.
 //! - [`SamplingParams`], [`Sampler`]: from logits to a token, reproducibly.
 //! - [`Grammar`]: what an answer must look like, made at the edge.
@@ -11,6 +12,7 @@
 //! Token ids only: text and stop strings belong to the edge. No async.
 #![forbid(unsafe_code)]
 
+mod embeddings;
 mod engine;
 mod error;
 mod generate;
@@ -24,6 +26,7 @@ mod speculate;
 mod stats;
 mod worker;
 
+pub use embeddings::{Embedded, Embedding, EmbeddingEngine, EmbeddingId};
 pub use engine::{Engine, EngineOptions, Event, Progress, UnderWay};
 pub use error::{Error, FieldError};
 pub use grammar::{Grammar, GrammarError, Matcher, TokenSet};

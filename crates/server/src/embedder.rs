@@ -1,23 +1,18 @@
-//! A model of embeddings, on a thread of its own: texts one after another, in the order they came.
+//! A model of embeddings, on a thread of its own: texts of several requests at a time.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use redline_model::{
-    Error as ModelError, Forward, Observer, Pooling, TokenId, hidden_rows, normalize,
-};
+use redline_engine::{Embedding, EmbeddingEngine, EmbeddingId};
+use redline_model::{Error as ModelError, Forward, TokenId};
 use tokio::sync::oneshot;
 
 use crate::error::ApiError;
 
-/// How embeddings are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Embedding {
-    /// Of what.
-    pub pooling: Pooling,
-    /// Numbers of one.
-    pub dimensions: usize,
-}
+/// Requests that take turns; others wait.
+const MAX_OPEN: usize = 16;
 
 /// What others have of a thread that embeds. It ends when nobody has one of these any more.
 #[derive(Debug, Clone)]
@@ -27,7 +22,8 @@ pub struct Embedder {
     pub(crate) dimensions: usize,
 }
 
-type Rows = Result<Vec<Vec<f32>>, ModelError>;
+/// Those of one step share what went wrong.
+type Rows = Result<Vec<Vec<f32>>, Arc<ModelError>>;
 
 #[derive(Debug)]
 struct Job {
@@ -47,13 +43,14 @@ impl Embedder {
         max_waiting: usize,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, inbox) = sync_channel(max_waiting);
+        let engine = EmbeddingEngine::new(model, embedding);
         let embedder = Self {
             jobs,
-            context_length: model.context_length().min(model.max_step_tokens()),
+            context_length: engine.context_length(),
             dimensions: embedding.dimensions,
         };
         let thread = std::thread::Builder::new().name("redline-embedder".to_owned());
-        let thread = thread.spawn(move || work(model, embedding, &inbox))?;
+        let thread = thread.spawn(move || work(engine, &inbox))?;
         Ok((embedder, thread))
     }
 
@@ -88,25 +85,57 @@ fn gone() -> ApiError {
     ApiError::unavailable("degraded", "the model has stopped")
 }
 
-/// Whether whoever asked has left.
-struct Watch<'a>(&'a oneshot::Sender<Rows>);
+type Answers = BTreeMap<EmbeddingId, oneshot::Sender<Rows>>;
 
-impl Observer for Watch<'_> {
-    fn cancelled(&mut self) -> bool {
-        self.0.is_closed()
+/// Until nobody asks any more.
+fn work(mut engine: EmbeddingEngine<impl Forward>, inbox: &Receiver<Job>) {
+    let mut answers = Answers::new();
+    while receive(&mut engine, inbox, &mut answers) {
+        let mut done = Vec::new();
+        // A step is for several: it is broken off when all have left.
+        let mut all_left = |ids: &[EmbeddingId]| ids.iter().all(|id| has_left(&answers, *id));
+        engine.step(&mut all_left, &mut done);
+        // Nobody may be there to take it.
+        for embedded in done {
+            if let Some(answer) = answers.remove(&embedded.id) {
+                let _ = answer.send(embedded.rows);
+            }
+        }
+        let gone: Vec<EmbeddingId> = (answers.keys().copied())
+            .filter(|id| has_left(&answers, *id))
+            .collect();
+        for id in gone {
+            engine.cancel(id);
+            answers.remove(&id);
+        }
     }
 }
 
-fn work(mut model: impl Forward, embedding: Embedding, inbox: &Receiver<Job>) {
-    for job in inbox {
-        let embed = |tokens: &Vec<TokenId>| {
-            let rows = hidden_rows(&mut model, tokens, &mut Watch(&job.answer))?;
-            let mut row = embedding.pooling.pool(&rows, embedding.dimensions);
-            normalize(&mut row);
-            Ok(row)
+fn has_left(answers: &Answers, id: EmbeddingId) -> bool {
+    answers.get(&id).is_none_or(oneshot::Sender::is_closed)
+}
+
+/// Takes in what there is, waiting if there is nothing to do; `false` once nobody asks any more and all
+/// is done.
+fn receive(
+    engine: &mut EmbeddingEngine<impl Forward>,
+    inbox: &Receiver<Job>,
+    answers: &mut Answers,
+) -> bool {
+    while engine.open() < MAX_OPEN {
+        let job = match engine.open() {
+            0 => match inbox.recv() {
+                Ok(job) => job,
+                Err(_) => return false,
+            },
+            _ => match inbox.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            },
         };
-        let rows: Rows = job.sequences.iter().map(embed).collect();
-        // Nobody may be there to take it.
-        let _ = job.answer.send(rows);
+        if !job.answer.is_closed() {
+            answers.insert(engine.submit(job.sequences), job.answer);
+        }
     }
+    true
 }

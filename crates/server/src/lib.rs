@@ -28,6 +28,7 @@ mod tests;
 mod voice;
 
 pub use app::{Options, Served, Work};
-pub use embedder::{Embedder, Embedding};
+pub use embedder::Embedder;
 pub use listen::{BindError, Server, bind};
+pub use redline_engine::Embedding;
 pub use redline_grammar::Grammars;

@@ -21,6 +21,8 @@ use crate::{models, output, session, units};
 const GUESSED_ROWS: usize = 32;
 /// Whole contexts that the cache has pages for where nobody says.
 const DEFAULT_CONTEXTS: usize = 4;
+/// Texts that are embedded in one step, at most, if they are short.
+const EMBEDDING_PAGES: usize = 32;
 /// How often the main thread looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long answers that are over may take to be sent.
@@ -193,7 +195,7 @@ fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Work
     let positions = asked.unwrap_or(default);
     let options = match properties.head {
         true => generating(args, positions, &gguf, context)?,
-        false => super::embed::load_options(&properties, positions, context),
+        false => embedding(&properties, positions, context),
     };
     let model = session::load(&file, &gguf, &resolved, &options, context)?;
     let vocab_size = model.vocab_size();
@@ -221,6 +223,15 @@ fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Work
         fingerprint: fingerprint(context),
     });
     Ok(worker)
+}
+
+/// As the verb `embed` loads a model, with room for short texts beside each other.
+fn embedding(properties: &Properties, positions: usize, context: &Context) -> LoadOptions {
+    let pages = pages_for(positions).max(EMBEDDING_PAGES);
+    LoadOptions {
+        kv_pages: Some(pages),
+        ..super::embed::load_options(properties, positions, context)
+    }
 }
 
 /// Puts an engine on its thread.

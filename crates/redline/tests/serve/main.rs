@@ -183,9 +183,13 @@ fn embeddings_are_those_of_the_verb() {
     let Some(model) = redline_testkit::cached(redline_testkit::MINILM) else {
         return;
     };
-    let texts = ["Hello, world", "Paris is the capital of France."];
+    // Of several lengths, computed one by one there and together here.
+    let texts: Vec<String> = (1..12)
+        .map(|count| "Paris is the capital of France. ".repeat(count * count % 7 + 1))
+        .collect();
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_redline"))
-        .args(["embed", model.to_str().unwrap(), texts[0], texts[1]])
+        .args(["embed", model.to_str().unwrap()])
+        .args(&texts)
         .output()
         .unwrap();
     let expected: Value = serde_json::from_slice(&run.stdout).unwrap();
