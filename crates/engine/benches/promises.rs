@@ -2,7 +2,8 @@
 //! known, guessing on text that repeats itself and on text that does not, neighbours of a long
 //! prompt, and how soon a long prompt can be stopped.
 //!
-//! `cargo bench -p redline-engine --bench promises -- MODEL.gguf` prints a line of JSON for each.
+//! `cargo bench -p redline-engine --bench promises -- MODEL.gguf [PROMISE]` prints a line of JSON for
+//! each, or for `prefix`, `speculation`, `neighbours` or `cancel` alone.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -20,7 +21,7 @@ use redline_engine::{
 use redline_model::{LoadOptions, Model, ModelFile, pages_for};
 
 /// Tries of a measurement whose tail is asked for.
-const CANCELS: u64 = 50;
+const CANCELS: usize = 50;
 /// Pairs of a comparison.
 const PAIRS: usize = 5;
 
@@ -29,9 +30,13 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
-    let [path] = arguments.as_slice() else {
-        println!("expected: MODEL.gguf");
-        return;
+    let (path, only) = match arguments.as_slice() {
+        [path] => (path, None),
+        [path, only] => (path, Some(only.as_str())),
+        _ => {
+            println!("expected: MODEL.gguf [PROMISE]");
+            return;
+        }
     };
     let file = ModelFile::open(path.as_ref()).unwrap();
     let gguf = file.gguf().unwrap();
@@ -50,10 +55,19 @@ fn main() {
     let model = Model::load(&file, &gguf, backend, &load, &mut |_| ()).unwrap();
     let mut engine = Engine::new(model, EngineOptions::default());
     answer(&mut engine, Request::new(random(0, 600), 8));
-    prefix(&mut engine);
-    speculation(&mut engine);
-    neighbours(&mut engine, context.min(4096) - 96);
-    cancel(&mut engine, context - 64);
+    let is_asked = |name| only.is_none_or(|only| only == name);
+    if is_asked("prefix") {
+        prefix(&mut engine);
+    }
+    if is_asked("speculation") {
+        speculation(&mut engine);
+    }
+    if is_asked("neighbours") {
+        neighbours(&mut engine, context.min(4096) - 96);
+    }
+    if is_asked("cancel") {
+        cancel(&mut engine, context - 64);
+    }
 }
 
 /// Tokens that look random.
@@ -180,19 +194,23 @@ fn neighbours(engine: &mut Engine<Model<Cpu>>, prompt: usize) {
     );
 }
 
-/// Milliseconds from the wish to stop, somewhere in a long prompt, to the end.
+/// Milliseconds from the wish to stop, somewhere in a long prompt, to the end. Each try goes on where
+/// the one before was stopped, as what was read is kept: so they are spread over all of the prompt.
 fn cancel(engine: &mut Engine<Model<Cpu>>, prompt: usize) {
     engine.clear();
+    let first = answer(engine, Request::new(random(41, 512.min(prompt)), 1)).prefill;
+    let whole = first.mul_f64(prompt as f64 / 512.min(prompt) as f64);
     let tokens = random(40, prompt);
-    let start = Instant::now();
-    answer(engine, Request::new(tokens.clone(), 1));
-    let whole = start.elapsed();
-    let mut waits = Vec::new();
-    for attempt in 0..CANCELS {
-        engine.clear();
+    let (mut waits, mut deepest, mut tries) = (Vec::new(), 0, 0);
+    while waits.len() < CANCELS {
+        tries += 1;
+        assert!(
+            tries < 10 * CANCELS,
+            "prompts are read before they can be stopped"
+        );
         let wish = AtomicBool::new(false);
-        // Not in the first or last moments: in between, evenly.
-        let after = whole.mul_f64(0.05 + 0.85 * attempt as f64 / CANCELS as f64);
+        // Not always at the same place of a step.
+        let after = whole.mul_f64((0.5 + (tries * 7 % 10) as f64 / 10.0) / CANCELS as f64);
         let (outcome, waited) = std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 std::thread::sleep(after);
@@ -202,20 +220,20 @@ fn cancel(engine: &mut Engine<Model<Cpu>>, prompt: usize) {
             let go_on = &mut |_| ControlFlow::Continue(());
             let outcome = engine.generate(Request::new(tokens.clone(), 1), &wish, go_on);
             let end = Instant::now();
-            (
-                outcome.unwrap(),
-                end.saturating_duration_since(waiter.join().unwrap()),
-            )
+            let wished = waiter.join().unwrap();
+            (outcome.unwrap(), end.saturating_duration_since(wished))
         });
         if outcome.end_reason == EndReason::Cancelled {
             waits.push(waited.as_secs_f64() * 1e3);
+            deepest = deepest.max(outcome.cached_tokens);
+        } else {
+            engine.clear();
         }
     }
     assert_eq!(engine.load().pages_in_use, 0);
     println!(
-        "{{\"promise\":\"cancel\",\"prompt\":{prompt},\"whole_s\":{:.1},\"tries\":{},\
+        "{{\"promise\":\"cancel\",\"prompt\":{prompt},\"deepest\":{deepest},\"tries\":{},\
          \"ms_p50\":{:.1},\"ms_p99\":{:.1}}}",
-        whole.as_secs_f64(),
         waits.len(),
         median(waits.clone()),
         p99(waits)
