@@ -1,5 +1,8 @@
 //! Weights where the file put them: memory mapping, and shared slices of it.
-#![allow(unsafe_code, reason = "mmap: one of the three homes of unsafe")]
+#![allow(
+    unsafe_code,
+    reason = "mmap, mincore, mlock: one of the three homes of unsafe"
+)]
 
 use std::fs::File;
 use std::hint::black_box;
@@ -139,6 +142,80 @@ impl WeightBytes {
             range,
         }
     }
+
+    /// How many of the bytes are in memory, so that reading them waits for no disk: those of a file in the
+    /// system's cache, whether or not this process has read them.
+    ///
+    /// Of a file that this user neither owns nor may write, Linux says that all are (mincore(2)).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the system does not tell.
+    pub fn resident_bytes(&self) -> io::Result<usize> {
+        resident(self)
+    }
+
+    /// Keeps the bytes in memory, all of them, for as long as the mapping lives; those that are not
+    /// there yet are read.
+    ///
+    /// # Errors
+    /// If the process may not lock so much (RLIMIT_MEMLOCK), or they cannot be read;
+    /// [`io::ErrorKind::Unsupported`] where the system cannot do it.
+    pub fn lock(&self) -> io::Result<()> {
+        lock(self)
+    }
+}
+
+/// Asks for so many pages at a time.
+#[cfg(target_os = "linux")]
+const PAGES_ASKED: usize = 4096;
+
+#[cfg(target_os = "linux")]
+fn resident(bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: asks for a constant of the system.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) })
+        .map_err(|_| io::ErrorKind::Unsupported)?;
+    let mut is_resident = [0; PAGES_ASKED];
+    let before = bytes.as_ptr().addr() % page;
+    // Offsets from the start of the first byte's page.
+    let (range, mut start, mut resident) = (before..before + bytes.len(), 0, 0);
+    while start < range.end && !bytes.is_empty() {
+        let len = (range.end - start).min(PAGES_ASKED * page);
+        let address = bytes.as_ptr().wrapping_sub(before).wrapping_add(start);
+        // SAFETY: the call reads none of the memory it is asked about, which is mapped while `bytes`
+        // lives, and writes a byte for each of its pages, of which there are as many at most.
+        let done =
+            unsafe { libc::mincore(address.cast_mut().cast(), len, is_resident.as_mut_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for (index, flags) in is_resident[..len.div_ceil(page)].iter().enumerate() {
+            let of_page = start + index * page..start + (index + 1) * page;
+            if flags & 1 == 1 {
+                resident += range.end.min(of_page.end) - range.start.max(of_page.start);
+            }
+        }
+        start += len;
+    }
+    Ok(resident)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resident(_: &[u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(unix)]
+fn lock(bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: changes no memory, and that of `bytes` is this process's.
+    match unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(not(unix))]
+fn lock(_: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 impl Deref for WeightBytes {
@@ -149,7 +226,8 @@ impl Deref for WeightBytes {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::io::Write as _;
 
@@ -172,5 +250,46 @@ mod tests {
         file.as_file().set_len(500_000).unwrap();
         mapping.page_in(0..400_000).unwrap();
         assert!(mapping.page_in(0..900_000).is_err());
+    }
+    /// Kilobytes that are locked in memory (proc_pid_status(5)).
+    fn locked() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse().unwrap()
+    }
+
+    #[test]
+    fn bytes_nobody_has_read_are_not_in_memory() {
+        let bytes = 40 << 20;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // A hole: the system has nothing of it in memory until somebody looks.
+        file.as_file().set_len(bytes as u64).unwrap();
+        let mapping = Arc::new(Mapping::open(file.path()).unwrap());
+        let part = |range| WeightBytes::new(Arc::clone(&mapping), range);
+        assert_eq!(part(0..bytes).resident_bytes().unwrap(), 0);
+        mapping.page_in(20 << 20..30 << 20).unwrap();
+        let resident = part(0..bytes).resident_bytes().unwrap();
+        assert!(resident >= 10 << 20 && resident < bytes, "{resident}");
+        // To the byte, where neither end is that of a page.
+        let odd = (20 << 20) + 5000..(30 << 20) - 1;
+        assert_eq!(part(odd.clone()).resident_bytes().unwrap(), odd.len());
+        assert_eq!(part(7..7).resident_bytes().unwrap(), 0);
+        let owned = WeightBytes::owned(vec![1; 100_001]);
+        assert_eq!(owned.resident_bytes().unwrap(), 100_001);
+    }
+
+    #[test]
+    fn bytes_that_are_locked_are_in_memory_until_they_are_unmapped() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Within what every process may lock.
+        file.as_file().set_len(40_000).unwrap();
+        let mapping = Arc::new(Mapping::open(file.path()).unwrap());
+        let bytes = WeightBytes::new(mapping, 5000..35_000);
+        bytes.lock().unwrap();
+        assert_eq!(bytes.resident_bytes().unwrap(), 30_000);
+        assert!(locked() >= 30_000 >> 10, "{} kB", locked());
+        drop(bytes);
+        assert_eq!(locked(), 0);
     }
 }

@@ -239,8 +239,10 @@ impl<F: Forward> Worker<F> {
         }
     }
 
+    /// Tells what there is; who hears of it finds it counted.
     fn tell(&mut self, events: &mut Vec<Event>) {
         while !events.is_empty() {
+            self.publish();
             for event in std::mem::take(events) {
                 let request = event.request();
                 let Some(listener) = self.sinks.get_mut(&request) else {

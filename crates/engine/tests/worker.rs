@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redline_engine::{
     EndReason, Engine, EngineOptions, Error, Event, Handle, PageId, Request, RequestId, Sink,
-    TokenId, spawn,
+    Snapshot, TokenId, spawn,
 };
 use redline_model::{Error as ModelError, Forward, Observer, StepPlan};
 
@@ -198,6 +198,51 @@ fn who_does_not_listen_loses_its_own_request_only() {
     assert_eq!(deaf.try_iter().count(), 3);
     let stats = handle.snapshot().stats;
     assert_eq!((stats.ended_cancelled, stats.ended_length), (1, 1));
+}
+
+/// Whoever reads the counters after an answer finds that answer among them.
+#[test]
+fn an_outcome_is_counted_before_it_is_told() {
+    let (handle, _thread) = worker();
+    let kinds = [
+        (request(3, 2), EndReason::Length),
+        (request(3, 900), EndReason::Cancelled),
+        (
+            Request {
+                end_tokens: vec![TokenId(1)],
+                ..request(3, 2)
+            },
+            EndReason::Eos,
+        ),
+        (
+            Request {
+                time_limit: Some(Duration::ZERO),
+                ..request(3, 2)
+            },
+            EndReason::TimeLimit,
+        ),
+    ];
+    let mut told = [0; 4];
+    for (request, reason) in kinds.iter().cycle().take(800) {
+        let (id, heard) = ask(&handle, request.clone(), 10_000);
+        if *reason == EndReason::Cancelled {
+            handle.end(id.unwrap(), *reason);
+        }
+        // A wish to end may come too late.
+        let (_, reason) = outcome(&heard);
+        let order = [EndReason::Length, EndReason::Cancelled, EndReason::Eos];
+        told[order.iter().position(|known| *known == reason).unwrap_or(3)] += 1;
+        let Snapshot { load, stats, .. } = handle.snapshot();
+        let counted = [
+            stats.ended_length,
+            stats.ended_cancelled,
+            stats.ended_eos,
+            stats.ended_time_limit,
+        ];
+        assert_eq!(counted, told);
+        assert_eq!((load.running, load.waiting, load.pages_in_use), (0, 0, 0));
+    }
+    assert!(told.iter().all(|count| *count > 0), "{told:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! - [`ModelFile`]: the mapped file with all its splits; [`Properties`]: what its metadata says
 //!   about the transformer, once an architecture's name has been matched (`arch/mod.rs`).
 //! - [`MemoryPlan`]: what a load will take, before it is taken.
+//! - [`MappedWeights`]: whether weights are in memory, and that they stay there.
 //! - [`Model::load`]: weights stay where the file is mapped; the KV cache and all scratch memory
 //!   are allocated here, so that a step allocates nothing.
 //! - [`Forward`]: the one trait the engine sees: a plain [`StepPlan`] in, logits out.
@@ -22,6 +23,7 @@ mod memory;
 mod plan;
 mod pooling;
 mod properties;
+mod residency;
 mod weights;
 
 pub use arch::KNOWN_ARCHITECTURES;
@@ -39,3 +41,4 @@ pub use properties::{
 };
 pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
 pub use redline_gguf::TokenId;
+pub use residency::MappedWeights;

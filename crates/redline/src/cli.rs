@@ -59,9 +59,15 @@ pub(crate) struct Compute {
     /// Prompt tokens computed in one step
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) chunk: Option<usize>,
+    /// Keep the weights in memory; where the system does not let, go on without
+    #[arg(long, help_heading = "Computing")]
+    pub(crate) mlock: bool,
     /// Positions to keep room for; only some verbs ask
     #[arg(skip)]
     pub(crate) context: Option<usize>,
+    /// Seconds between two looks at what is in memory; only `serve` looks
+    #[arg(skip)]
+    pub(crate) residency_check: Option<u64>,
 }
 
 /// How a model's weights are taken.

@@ -21,6 +21,8 @@ const FILE_NAME: &str = "redline.toml";
 const DEFAULT_CHUNK_TOKENS: usize = 512;
 /// Threads a backend can have.
 const MAX_THREADS: usize = 64;
+/// Seconds between two looks at whether the weights are in memory, if nothing says otherwise.
+const DEFAULT_RESIDENCY_CHECK_S: u64 = 60;
 /// Where `hf:` models come from.
 const DEFAULT_HF_ENDPOINT: &str = "https://huggingface.co";
 
@@ -43,6 +45,10 @@ pub(crate) struct Config {
     pub(crate) chunk_tokens: NonZeroUsize,
     /// Positions to keep room for; `None`: what the work needs.
     pub(crate) context_tokens: Option<NonZeroUsize>,
+    /// Whether weights are locked in memory.
+    pub(crate) mlock: bool,
+    /// Seconds between two looks of `serve` at whether they are in memory; 0: it does not look.
+    pub(crate) residency_check_s: u64,
     /// Base URL of `hf:` models.
     pub(crate) hf_endpoint: String,
     /// Sent to `hf_endpoint` only, for models that need a permission.
@@ -80,6 +86,8 @@ struct RawConfig {
     threads: Option<usize>,
     chunk_tokens: Option<usize>,
     context_tokens: Option<usize>,
+    mlock: Option<bool>,
+    residency_check_s: Option<u64>,
     hf_endpoint: Option<String>,
 }
 
@@ -94,6 +102,8 @@ impl RawConfig {
             threads: self.threads.or(lower.threads),
             chunk_tokens: self.chunk_tokens.or(lower.chunk_tokens),
             context_tokens: self.context_tokens.or(lower.context_tokens),
+            mlock: self.mlock.or(lower.mlock),
+            residency_check_s: self.residency_check_s.or(lower.residency_check_s),
             hf_endpoint: self.hf_endpoint.or(lower.hf_endpoint),
         }
     }
@@ -150,6 +160,8 @@ impl Config {
             threads: threads(raw.threads.unwrap_or(cores.min(MAX_THREADS)))?,
             chunk_tokens: positive("chunk", raw.chunk_tokens.unwrap_or(DEFAULT_CHUNK_TOKENS))?,
             context_tokens: raw.context_tokens.map(|n| positive("context", n)).transpose()?,
+            mlock: raw.mlock.unwrap_or(false),
+            residency_check_s: raw.residency_check_s.unwrap_or(DEFAULT_RESIDENCY_CHECK_S),
             hf_endpoint: endpoint(raw.hf_endpoint)?,
             hf_token: variables("HF_TOKEN").and_then(|token| token.into_string().ok()),
             api_key: api_key(variables)?,
@@ -245,9 +257,17 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
     let number = |name: &str| match text(name)? {
         None => Ok(None),
         Some(value) => value
-            .parse()
+            .parse::<usize>()
             .map(Some)
             .map_err(|_| Usage(format!("{name} must be a whole number, found {value:?}"))),
+    };
+    let switch = |name: &str| match text(name)?.as_deref() {
+        None => Ok(None),
+        Some("1" | "true") => Ok(Some(true)),
+        Some("0" | "false") => Ok(Some(false)),
+        Some(value) => Err(Usage(format!(
+            "{name} must be 1, true, 0 or false, found {value:?}"
+        ))),
     };
     Ok(RawConfig {
         cache_dir: variables("REDLINE_CACHE").map(PathBuf::from),
@@ -257,6 +277,8 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
         threads: number("REDLINE_THREADS")?,
         chunk_tokens: number("REDLINE_CHUNK_TOKENS")?,
         context_tokens: number("REDLINE_CONTEXT_TOKENS")?,
+        mlock: switch("REDLINE_MLOCK")?,
+        residency_check_s: number("REDLINE_RESIDENCY_CHECK_S")?.map(|seconds| seconds as u64),
         hf_endpoint: match text("REDLINE_HF_ENDPOINT")? {
             Some(url) => Some(url),
             None => text("HF_ENDPOINT")?,
@@ -272,6 +294,8 @@ fn from_flags(global: &Global, compute: &Compute) -> RawConfig {
         threads: compute.threads,
         chunk_tokens: compute.chunk,
         context_tokens: compute.context,
+        mlock: compute.mlock.then_some(true),
+        residency_check_s: compute.residency_check,
         ..RawConfig::default()
     }
 }
@@ -320,13 +344,15 @@ mod tests {
     fn flags_win_over_the_environment_and_that_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("redline.toml");
-        std::fs::write(&path, "threads = 3\nisa = \"avx2\"\nchunk_tokens = 64\n").unwrap();
+        let text = "threads = 3\nisa = \"avx2\"\nchunk_tokens = 64\nresidency_check_s = 5\n";
+        std::fs::write(&path, text).unwrap();
         let file = path.to_str().unwrap();
         let variables = [
             ("HOME", "/home/u"),
             ("REDLINE_CONFIG", file),
             ("REDLINE_THREADS", "5"),
             ("REDLINE_ISA", "scalar"),
+            ("REDLINE_MLOCK", "1"),
         ];
         let compute = Compute {
             threads: Some(7),
@@ -336,6 +362,7 @@ mod tests {
         assert_eq!(config.threads.get(), 7);
         assert_eq!(config.isa, Isa::Scalar);
         assert_eq!(config.chunk_tokens.get(), 64);
+        assert_eq!((config.mlock, config.residency_check_s), (true, 5));
         assert_eq!(config.cache_dir, Path::new("/home/u/.cache/redline"));
         assert_eq!(config.hf_endpoint, DEFAULT_HF_ENDPOINT);
     }
@@ -367,6 +394,11 @@ mod tests {
                 Compute::default(),
                 vec![home, ("HF_ENDPOINT", "ftp://x")],
                 "ftp://x",
+            ),
+            (
+                Compute::default(),
+                vec![home, ("REDLINE_MLOCK", "yes")],
+                "REDLINE_MLOCK must be 1, true, 0 or false, found \"yes\"",
             ),
             (zero, vec![home], "chunk must be at least 1"),
         ] {

@@ -24,6 +24,7 @@ mod progress;
 mod prompt;
 mod pull;
 mod quantize;
+mod room;
 mod session;
 mod speech;
 mod splitmix;

@@ -1,31 +1,10 @@
-//! Memory this process may still take, and the refusal of a model that needs more.
+//! Memory this process may still take, and what it has.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use redline_model::MemoryPlan;
 
 use crate::units;
-
-/// Refuses a plan the machine has no room for.
-///
-/// # Errors
-/// If the plan needs more than is available. What cannot be found out refuses nothing.
-pub(crate) fn check(plan: MemoryPlan) -> anyhow::Result<()> {
-    let required = plan.total_bytes();
-    match available_bytes() {
-        Some(available) if required > available => bail!(
-            "not enough memory: required {required} bytes ({}: weights {}, KV cache {}, scratch {}), \
-             available {available} bytes ({}); a smaller --context needs less",
-            units::bytes(required),
-            units::bytes(plan.weight_bytes),
-            units::bytes(plan.kv_bytes),
-            units::bytes(plan.scratch_bytes),
-            units::bytes(available)
-        ),
-        _ => Ok(()),
-    }
-}
 
 /// Refuses `what`, of so many bytes, if the machine has no room for it.
 ///
@@ -61,6 +40,38 @@ pub(crate) fn meminfo_bytes(text: &str, name: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
+}
+
+/// A line `Name:  1234 kB` of this process's `/proc/self/status` (proc_pid_status(5)).
+pub(crate) fn status_bytes(name: &str) -> Option<u64> {
+    meminfo_bytes(&std::fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+/// Times this process waited for a page to come from a disk.
+pub(crate) fn major_faults() -> Option<u64> {
+    stat_major_faults(&std::fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// Field 12 of `/proc/self/stat` (proc_pid_stat(5)); the second is in brackets, which may be in it too.
+fn stat_major_faults(stat: &str) -> Option<u64> {
+    let (_, from_third) = stat.rsplit_once(')')?;
+    from_third.split_whitespace().nth(12 - 3)?.parse().ok()
+}
+
+/// What this process may lock in memory; `u64::MAX`: all.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// The soft limit of `/proc/self/limits` (proc_pid_limits(5)).
+fn soft_limit(limits: &str) -> Option<u64> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        bytes => bytes.parse().ok(),
+    }
 }
 
 /// What the version 2 control groups from the process's own up to the root leave: limit minus use,
@@ -112,27 +123,31 @@ mod tests {
     }
 
     #[test]
-    fn too_little_memory_is_refused_with_both_numbers() {
-        let plan = |weight_bytes| MemoryPlan {
-            weight_bytes,
-            kv_bytes: 1,
-            scratch_bytes: 1,
-        };
-        check(plan(1)).unwrap();
-        let huge = 1_u64 << 60;
-        let error = check(plan(huge)).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("required {} bytes", huge + 2)),
-            "{error}"
-        );
-        assert!(error.contains("available "), "{error}");
-    }
-
-    #[test]
     fn meminfo_is_in_kibibytes() {
         let text = "MemTotal:       24576 kB\nMemAvailable:    1024 kB\n";
         assert_eq!(meminfo_bytes(text, "MemAvailable"), Some(1 << 20));
         assert_eq!(meminfo_bytes(text, "Mem"), None);
+    }
+
+    #[test]
+    fn a_process_is_read_as_the_system_writes_it() {
+        let stat = "77 (red) line) x) S 1 77 77 0 -1 4194560 9001 0 42 0 12 3 0 0 20 0 9";
+        assert_eq!(stat_major_faults(stat), Some(42));
+        assert_eq!(stat_major_faults("77 (redline"), None);
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max locked memory         8388608              unlimited            bytes\n";
+        assert_eq!(soft_limit(limits), Some(8 << 20));
+        let limits = "Max locked memory         unlimited            unlimited            bytes";
+        assert_eq!(soft_limit(limits), Some(u64::MAX));
+        assert_eq!(soft_limit("Max open files 1 2 files"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_these_numbers() {
+        assert!(status_bytes("VmRSS").unwrap() > 0);
+        assert!(status_bytes("VmSwap").is_some() && status_bytes("VmLck").is_some());
+        assert!(major_faults().is_some() && lockable_bytes().is_some());
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use anyhow::Context as _;
 use redline_compute::{ARITHMETIC_VERSION, Cpu};
 use redline_gguf::Gguf;
-use redline_model::{LoadOptions, MemoryPlan, Model, ModelFile};
+use redline_model::{LoadOptions, MappedWeights, MemoryPlan, Model, ModelFile};
 use redline_tokenizer::Tokenizer;
 
 use crate::cli::Weights;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::folder;
-use crate::memory;
 use crate::models::Resolved;
 use crate::progress::{self, Progress};
 use crate::quantize::Plan;
+use crate::room::{self, Saving};
+use crate::{memory, output, units};
 
 /// Positions a chat has room for where nobody says: a cache for a model's whole context can be larger
 /// than the model.
@@ -141,7 +142,8 @@ pub(crate) fn load(
 ) -> anyhow::Result<Model<Cpu>> {
     let cannot_load = || format!("cannot load {}", resolved.path.display());
     let plan = MemoryPlan::new(gguf, options).with_context(cannot_load)?;
-    memory::check(plan).with_context(cannot_load)?;
+    let savings = [Saving::kv(options), Saving::chunk(options)];
+    room::check(gguf, options, &savings).with_context(cannot_load)?;
     let backend = Cpu::new(context.config.isa, context.config.threads.get());
     let mut progress = Progress::bytes(
         &format!("loading {}", resolved.name),
@@ -154,5 +156,27 @@ pub(crate) fn load(
     if context.interrupt.asked() {
         anyhow::bail!("interrupted");
     }
-    model.with_context(cannot_load)
+    let model = model.with_context(cannot_load)?;
+    lock_if_asked(file, gguf, context.config.mlock);
+    Ok(model)
+}
+
+/// Keeps the weights in memory, if `mlock`. Where that cannot be, it is said in a line and nothing else
+/// happens, as with llama.cpp: answers are the same, and whoever starts a server so wants it to run.
+pub(crate) fn lock_if_asked(file: &ModelFile, gguf: &Gguf<'_>, mlock: bool) {
+    if !mlock {
+        return;
+    }
+    let weights = MappedWeights::new(file, gguf);
+    if let Err(error) = weights.lock() {
+        let limit = memory::lockable_bytes().filter(|limit| *limit < weights.bytes());
+        let limit = limit.map_or_else(String::new, |limit| {
+            let limit = units::bytes(limit);
+            format!("; RLIMIT_MEMLOCK is {limit}: raise it (ulimit -l, LimitMEMLOCK=, --ulimit memlock=)")
+        });
+        output::note(&format!(
+            "mlock: {} of weights are not locked in memory: {error}{limit}; going on without",
+            units::bytes(weights.bytes()),
+        ));
+    }
 }

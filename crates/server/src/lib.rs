@@ -20,6 +20,7 @@ mod job;
 mod listen;
 mod metrics;
 mod operations;
+mod residency;
 mod shape;
 mod stream;
 #[cfg(test)]
@@ -32,3 +33,4 @@ pub use embedder::Embedder;
 pub use listen::{BindError, Server, bind};
 pub use redline_engine::Embedding;
 pub use redline_grammar::Grammars;
+pub use residency::Residency;

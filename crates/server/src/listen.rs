@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::app::App;
-use crate::{Options, Served, api, guard, operations};
+use crate::{Options, Residency, Served, api, guard, operations};
 
 /// Threads that move bytes. None of them computes.
 const IO_THREADS: usize = 2;
@@ -121,6 +121,11 @@ impl Server {
     /// Serves a model from now on.
     pub fn serve(&self, served: Served) {
         self.app.serve(served);
+    }
+
+    /// Tells from now on, among the metrics, what was seen of the weights.
+    pub fn tell_residency(&self, seen: Residency) {
+        self.app.metrics.tell_residency(seen);
     }
 
     /// Takes no new work from now on, and says so where health is asked for.

@@ -4,13 +4,14 @@
 //! `vllm:` are those that routers and gateways look for, from the same numbers as our own.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redline_engine::{Event, Snapshot};
 use redline_model::PAGE_POSITIONS;
 
+use crate::Residency;
 use crate::app::App;
 
 /// Upper bounds of the buckets, in seconds.
@@ -70,6 +71,14 @@ pub(crate) struct Metrics {
     decode: Histogram,
     prompt_tokens: Histogram,
     generated_tokens: Histogram,
+    /// Nothing where nobody looks.
+    residency: Mutex<Option<Residency>>,
+}
+
+impl Metrics {
+    pub(crate) fn tell_residency(&self, seen: Residency) {
+        *(self.residency.lock()).unwrap_or_else(PoisonError::into_inner) = Some(seen);
+    }
 }
 
 impl Default for Metrics {
@@ -83,6 +92,7 @@ impl Default for Metrics {
             decode: Histogram::new(LONG_TIMES),
             prompt_tokens: Histogram::new(COUNTS),
             generated_tokens: Histogram::new(COUNTS),
+            residency: Mutex::default(),
         }
     }
 }
@@ -141,6 +151,7 @@ pub(crate) fn render(metrics: &Metrics, model: &str, snapshot: &Snapshot) -> Str
     };
     page.gauges(snapshot);
     page.counters(snapshot);
+    page.residency(metrics);
     page.histograms(metrics);
     page.text
 }
@@ -283,6 +294,16 @@ impl Page {
             self.one(names, "counter", help, value);
         }
         self.ends(snapshot);
+    }
+
+    fn residency(&mut self, metrics: &Metrics) {
+        let seen = *(metrics.residency.lock()).unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = seen else {
+            return;
+        };
+        for (name, kind, help, value) in seen.rows() {
+            self.one([name, ""], kind, help, value);
+        }
     }
 
     fn ends(&mut self, snapshot: &Snapshot) {

@@ -140,6 +140,7 @@ fn launch(
         .args(["--kv", config.kv.name()])
         .args(["--threads", &config.threads.to_string()])
         .args(["--chunk", &config.chunk_tokens.to_string()])
+        .args(config.mlock.then_some("--mlock"))
         .arg("--")
         .arg(job.path)
         .stdin(Stdio::null())

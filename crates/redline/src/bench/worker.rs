@@ -20,6 +20,7 @@ use super::{Launch, Message, Output, Round, Run};
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::interrupt::Interrupt;
+use crate::room::{self, Saving};
 use crate::{memory, output, session, splitmix};
 
 /// Flags of the hidden verb `bench-worker`.
@@ -68,10 +69,15 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         max_logit_rows: sequences,
         ..options
     };
-    memory::check(redline_model::MemoryPlan::new(&gguf, &options)?)?;
+    room::check(
+        &gguf,
+        &options,
+        &[Saving::kv(&options), Saving::chunk(&options)],
+    )?;
     let backend = Cpu::new(context.config.isa, context.config.threads.get());
     let model = Model::load(&file, &gguf, backend, &options, &mut |_| {})?;
     let load_ns = nanoseconds(start.elapsed());
+    session::lock_if_asked(&file, &gguf, context.config.mlock);
     let mut bench = Bench {
         pages: (0..model.page_count() as u32).map(PageId).collect(),
         chunk_tokens: context.config.chunk_tokens.get(),
@@ -144,7 +150,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// `VmHWM` of `/proc/self/status`.
 fn peak_rss_bytes() -> Option<u64> {
-    memory::meminfo_bytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
+    memory::status_bytes("VmHWM")
 }
 
 struct Bench<'i> {

@@ -77,6 +77,7 @@ fn compute_flags(command: Option<&Command>) -> Compute {
         },
         Some(Command::Serve(args)) => Compute {
             context: args.context,
+            residency_check: args.residency_check,
             ..args.compute.clone()
         },
         Some(Command::Inspect(args)) => Compute {

@@ -14,6 +14,7 @@ use crate::failure::Usage;
 use crate::generate::{Answer, Call, Generation, Generator};
 use crate::models::{self, Resolved};
 use crate::prompt::{Conversation, Form};
+use crate::room::{self, Saving};
 use crate::session::{self, Computing};
 use crate::speech::Speech;
 use crate::{input, output};
@@ -127,6 +128,13 @@ impl<'a> Opened<'a> {
         context: &Context,
     ) -> anyhow::Result<Generator<'a>> {
         let options = session::load_options(&context.config, context_tokens);
+        let savings = [
+            Saving::kv(&options),
+            Saving::context(&options),
+            Saving::chunk(&options),
+        ];
+        room::check(self.gguf, &options, &savings)
+            .with_context(|| format!("cannot load {}", self.resolved.path.display()))?;
         let model = session::load(self.file, self.gguf, self.resolved, &options, context)?;
         Ok(Generator::new(
             model,

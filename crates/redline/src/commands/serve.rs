@@ -1,5 +1,8 @@
 //! `redline serve`: a model for clients of OpenAI's interface.
 
+mod residency;
+mod savings;
+
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -8,14 +11,17 @@ use anyhow::Context as _;
 use redline_compute::{ARITHMETIC_VERSION, Cpu};
 use redline_engine::{Engine, EngineOptions, Handle};
 use redline_gguf::Gguf;
-use redline_model::{Forward as _, LoadOptions, MemoryPlan, Model, Properties, pages_for};
+use redline_model::{
+    Forward as _, LoadOptions, MappedWeights, MemoryPlan, Model, Properties, pages_for,
+};
 use redline_server::{Embedder, Embedding, Grammars, Options, Served, Server, Work};
 
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::models::Resolved;
-use crate::{models, output, session, units};
+use crate::{models, output, room, session, units};
+use residency::Watch;
 
 /// Rows of logits beside one for each answer that runs: guesses that are checked in one step.
 const GUESSED_ROWS: usize = 32;
@@ -44,6 +50,9 @@ pub(crate) struct Args {
     /// Positions of a request [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) context: Option<usize>,
+    /// Seconds between two looks at whether the weights are in memory; 0: none [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = "Computing")]
+    pub(crate) residency_check: Option<u64>,
 }
 
 /// Who may ask, and where.
@@ -120,16 +129,27 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     .context("cannot start the server")?;
     let address = server.address();
     output::note(&format!("listening on http://{address}: loading"));
-    let worker = start(args, &server, context)?;
+    let (worker, weights) = start(args, &server, context)?;
+    let mut watch = Watch::new(weights, context.config.residency_check_s);
+    look(watch.as_mut(), &server);
     output::note(&format!("ready on http://{address}"));
     while !context.interrupt.asked() && !worker.is_finished() {
         std::thread::sleep(LOOK);
+        look(watch.as_mut(), &server);
     }
     if worker.is_finished() {
         server.fail();
         anyhow::bail!("the engine has stopped");
     }
     end(args, server, worker)
+}
+
+/// Looks whether the weights are in memory, if it is time.
+fn look(watch: Option<&mut Watch>, server: &Server) {
+    if let Some((seen, line)) = watch.and_then(Watch::look) {
+        server.tell_residency(seen);
+        line.iter().for_each(|line| output::note(line));
+    }
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {
@@ -179,8 +199,12 @@ impl Worker {
     }
 }
 
-/// Loads the model, and serves it.
-fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Worker> {
+/// Loads the model, and serves it; the other is where its weights are.
+fn start(
+    args: &Args,
+    server: &Server,
+    context: &Context,
+) -> anyhow::Result<(Worker, MappedWeights)> {
     let resolved = models::resolve(args.model.as_deref(), context)?;
     let file = session::open_as(&resolved, args.weights, context)?;
     file.read_ahead();
@@ -197,6 +221,9 @@ fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Work
         true => generating(args, positions, &gguf, context)?,
         false => embedding(&properties, positions, context),
     };
+    let savings = savings::of(args, &options, &properties, &gguf, context);
+    room::check(&gguf, &options, &savings)
+        .with_context(|| format!("cannot load {}", resolved.path.display()))?;
     let model = session::load(&file, &gguf, &resolved, &options, context)?;
     let vocab_size = model.vocab_size();
     let (work, worker) = match properties.head {
@@ -222,7 +249,7 @@ fn start(args: &Args, server: &Server, context: &Context) -> anyhow::Result<Work
         speculation: !args.running.no_speculation,
         fingerprint: fingerprint(context),
     });
-    Ok(worker)
+    Ok((worker, MappedWeights::new(&file, &gguf)))
 }
 
 /// As the verb `embed` loads a model, with room for short texts beside each other.

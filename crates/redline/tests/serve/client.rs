@@ -18,6 +18,11 @@ pub(crate) struct Server {
 impl Server {
     /// Serves `model` with some flags, and waits until it is ready.
     pub(crate) fn start(model: &Path, flags: &[&str]) -> Self {
+        Self::start_hearing(model, flags).0
+    }
+
+    /// The same, and what it says until then.
+    pub(crate) fn start_hearing(model: &Path, flags: &[&str]) -> (Self, String) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_redline"))
             .args(["serve", "--port", "0", "--name", "m"])
             .arg(model)
@@ -30,7 +35,7 @@ impl Server {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
+        let (mut line, mut all) = (String::new(), String::new());
         let address = loop {
             line.clear();
             assert!(
@@ -40,17 +45,18 @@ impl Server {
             if let Some(address) = line.trim().strip_prefix("ready on http://") {
                 break address.to_owned();
             }
+            all.push_str(&line);
         };
         // Nobody else reads what it says.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Self { child, address }
+        (Self { child, address }, all)
     }
 
     /// Sends a request; its answer is read as far as its headers.
     pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> Reply {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(120)))
+            .set_read_timeout(Some(Duration::from_secs(600)))
             .unwrap();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
@@ -79,6 +85,16 @@ impl Server {
         let line = page.lines().find(|line| line.starts_with(&start));
         let line = line.unwrap_or_else(|| panic!("no {name} in {page}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// A number of kilobytes that the system knows of the process (proc_pid_status(5)).
+    #[cfg(target_os = "linux")]
+    pub(crate) fn kilobytes(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse().unwrap()
     }
 
     /// How long until `is_so`, at most a minute.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod client;
+#[cfg(target_os = "linux")]
+mod memory;
 
 use std::time::Duration;
 
