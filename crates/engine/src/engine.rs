@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redline_model::{Error as ModelError, Forward, Observer, SequenceStep, StepPlan};
 
+use crate::draft::Draft;
 use crate::line::{Drawn, Line};
 use crate::schedule::{Limits, Load, NewSequence, Plan, Scheduler, SequenceId};
 use crate::{EndReason, Error, GeneratedToken, Logprob, Outcome, Request, RequestId, Stats};
@@ -96,7 +97,7 @@ pub enum Progress {
 /// The step under way, for who decides whether to break it off.
 #[derive(Debug)]
 pub struct UnderWay {
-    prompts: Vec<RequestId>,
+    pub(crate) prompts: Vec<RequestId>,
 }
 
 impl UnderWay {
@@ -120,12 +121,13 @@ impl UnderWay {
 #[derive(Debug)]
 pub struct Engine<F> {
     pub(crate) forward: F,
-    scheduler: Scheduler,
-    lines: BTreeMap<SequenceId, Line>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) lines: BTreeMap<SequenceId, Line>,
+    pub(crate) draft: Option<Draft>,
     clock: fn() -> Instant,
     start: Instant,
     next_request: u64,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 impl<F: Forward> Engine<F> {
@@ -155,6 +157,7 @@ impl<F: Forward> Engine<F> {
             forward,
             scheduler,
             lines: BTreeMap::new(),
+            draft: None,
             clock: Instant::now,
             start: Instant::now(),
             next_request: 0,
@@ -191,6 +194,9 @@ impl<F: Forward> Engine<F> {
     /// Forgets every prefix that no answer under way uses.
     pub fn clear(&mut self) {
         self.scheduler.forget_prefixes();
+        if let Some(draft) = &mut self.draft {
+            draft.clear();
+        }
     }
 
     /// Numbers of the moment.
@@ -205,8 +211,14 @@ impl<F: Forward> Engine<F> {
         &self.stats
     }
 
-    fn now(&self) -> Duration {
-        (self.clock)().saturating_duration_since(self.start)
+    pub(crate) fn now(&self) -> Duration {
+        self.clock()()
+    }
+
+    /// Time since the start, for who cannot hold the engine meanwhile.
+    pub(crate) fn clock(&self) -> impl Fn() -> Duration + use<F> {
+        let (clock, start) = (self.clock, self.start);
+        move || clock().saturating_duration_since(start)
     }
 
     /// Takes a request in; [`Self::step`] tells what comes of it.
@@ -316,8 +328,10 @@ impl<F: Forward> Engine<F> {
         break_off: &mut dyn FnMut(&UnderWay) -> bool,
         events: &mut Vec<Event>,
     ) -> Result<Progress, ModelError> {
+        if !self.guess(break_off) {
+            return Ok(Progress::BrokenOff);
+        }
         let start = self.now();
-        self.guess();
         let plan = self.scheduler.plan(start);
         self.stats.preemptions += plan.preempted.len() as u64;
         for id in &plan.expired {
@@ -339,6 +353,7 @@ impl<F: Forward> Engine<F> {
                 self.commit(&plan, drawn, events);
                 let took = self.now().saturating_sub(start);
                 self.scheduler.commit_time(&plan, took);
+                self.took(&plan, took);
                 Ok(Progress::Step)
             }
             Err(error) => {
@@ -347,18 +362,6 @@ impl<F: Forward> Engine<F> {
                     ModelError::Cancelled => Ok(Progress::BrokenOff),
                     error => Err(error),
                 }
-            }
-        }
-    }
-
-    /// Gives answers that may have them guesses of their next tokens.
-    fn guess(&mut self) {
-        for (id, line) in &mut self.lines {
-            if let (Some(speculator), Some(tokens)) =
-                (&mut line.speculator, self.scheduler.decoding(*id))
-            {
-                let drafts = speculator.guess(tokens);
-                self.scheduler.draft(*id, &drafts);
             }
         }
     }
@@ -419,6 +422,12 @@ impl<F: Forward> Engine<F> {
                 continue;
             };
             let (request, choice) = (line.id, line.choice);
+            if line.asked_model
+                && let Some(draft) = &mut self.draft
+            {
+                let (guessed, right) = drawn.guesses;
+                draft.checked(id, guessed, right);
+            }
             if planned.prompt {
                 self.stats.computed_prompt_tokens += planned.count as u64;
             }
@@ -451,6 +460,9 @@ impl<F: Forward> Engine<F> {
         };
         let cached = self.scheduler.cached_tokens(id);
         self.scheduler.remove(id);
+        if let Some(draft) = &mut self.draft {
+            draft.remove(id);
+        }
         let (request, choice, now) = (line.id, line.choice, self.now());
         let outcome = end.map(|reason| line.end(reason, cached, now));
         self.stats.count_end(&outcome);
@@ -463,9 +475,9 @@ impl<F: Forward> Engine<F> {
 }
 
 /// Ends a step between two halves of a layer.
-struct Watch<'a> {
-    under_way: UnderWay,
-    break_off: &'a mut dyn FnMut(&UnderWay) -> bool,
+pub(crate) struct Watch<'a> {
+    pub(crate) under_way: UnderWay,
+    pub(crate) break_off: &'a mut dyn FnMut(&UnderWay) -> bool,
 }
 
 impl Observer for Watch<'_> {

@@ -40,6 +40,16 @@ pub enum Error {
     /// The grammar is of no use, or became so.
     #[error(transparent)]
     Grammar(GrammarError),
+    /// The draft model is one of another vocabulary.
+    #[error(
+        "draft model: expected a vocabulary of {expected} tokens as the model has, found {found}"
+    )]
+    DraftVocabulary {
+        /// Tokens of the model.
+        expected: usize,
+        /// Tokens of the draft model.
+        found: usize,
+    },
     /// No token could be drawn.
     #[error("token {index}: {source}")]
     Sampling {

@@ -12,11 +12,13 @@
 //! Token ids only: text and stop strings belong to the edge. No async.
 #![forbid(unsafe_code)]
 
+mod draft;
 mod embeddings;
 mod engine;
 mod error;
 mod generate;
 mod grammar;
+mod guess;
 mod line;
 mod pages;
 mod request;

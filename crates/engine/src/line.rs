@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use redline_model::TokenId;
 
+use crate::draft::Ask;
 use crate::sampling::logprob;
-use crate::schedule::Part;
+use crate::schedule::{Part, SequenceId};
 use crate::speculate::Speculator;
 use crate::{
     Drafts, EndReason, Error, GeneratedToken, GrammarError, Logprob, Matcher, Outcome, Request,
@@ -37,6 +38,8 @@ pub(crate) struct Line {
     began: Option<Duration>,
     first_token: Option<Duration>,
     drafts: Drafts,
+    /// Whether the draft model made the guesses that the next step checks.
+    pub(crate) asked_model: bool,
 }
 
 /// What a step gave an answer.
@@ -45,6 +48,8 @@ pub(crate) struct Drawn {
     /// How likely the next tokens of the prompt are.
     pub(crate) prompt: Vec<Logprob>,
     pub(crate) tokens: Vec<GeneratedToken>,
+    /// Guesses that were checked, and how many of them were right.
+    pub(crate) guesses: (usize, usize),
     pub(crate) end: Option<Result<EndReason, Error>>,
 }
 
@@ -81,6 +86,7 @@ impl Line {
             began: None,
             first_token: None,
             drafts: Drafts::default(),
+            asked_model: false,
         })
     }
 
@@ -160,13 +166,32 @@ impl Line {
                 }
             }
         }
-        if let Some(speculator) = &mut self.speculator {
-            let right = drawn.tokens.len().saturating_sub(1);
-            speculator.learn(drafts.len(), right);
-            self.drafts.proposed += drafts.len();
-            self.drafts.accepted += right;
-        }
+        drawn.guesses = (drafts.len(), drawn.tokens.len().saturating_sub(1));
+        self.learn(drawn.guesses);
         drawn
+    }
+
+    /// Takes note of guesses that were checked, and of how many were right.
+    fn learn(&mut self, (guessed, right): (usize, usize)) {
+        self.drafts.proposed += guessed;
+        self.drafts.accepted += right;
+        if self.asked_model {
+            self.drafts.model_proposed += guessed;
+            self.drafts.model_accepted += right;
+        } else if let Some(speculator) = &mut self.speculator {
+            speculator.learn(guessed, right);
+        }
+    }
+
+    /// What a draft model needs to know to guess its tokens, which are `tokens` up to now.
+    pub(crate) fn ask<'a>(&'a mut self, id: SequenceId, tokens: &'a [TokenId]) -> Ask<'a> {
+        Ask {
+            id,
+            tokens,
+            sampler: &mut self.sampler,
+            end_tokens: &self.request.end_tokens,
+            remaining: self.request.max_tokens - self.generated.len(),
+        }
     }
 
     /// The token at `position`, unless it is an end token.

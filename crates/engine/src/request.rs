@@ -185,4 +185,8 @@ pub struct Drafts {
     pub proposed: usize,
     /// Those that were right.
     pub accepted: usize,
+    /// Of all, those of the draft model.
+    pub model_proposed: usize,
+    /// Of the draft model's, those that were right.
+    pub model_accepted: usize,
 }

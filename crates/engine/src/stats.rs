@@ -19,6 +19,12 @@ pub struct Stats {
     pub drafts_proposed: u64,
     /// Of those, guesses that were right.
     pub drafts_accepted: u64,
+    /// Of the guesses checked, those of the draft model.
+    pub drafts_model_proposed: u64,
+    /// Of those, guesses that were right.
+    pub drafts_model_accepted: u64,
+    /// Whether the draft model failed, and is not asked any more: 0 or 1.
+    pub draft_failures: u64,
     /// Answers that lost their pages to others, and went on later.
     pub preemptions: u64,
     /// Answers that ended with an end token.
@@ -42,6 +48,8 @@ impl Stats {
             self.cached_tokens += outcome.cached_tokens as u64;
             self.drafts_proposed += outcome.drafts.proposed as u64;
             self.drafts_accepted += outcome.drafts.accepted as u64;
+            self.drafts_model_proposed += outcome.drafts.model_proposed as u64;
+            self.drafts_model_accepted += outcome.drafts.model_accepted as u64;
         }
         let reason = outcome.as_ref().map(|outcome| outcome.end_reason);
         *match reason {

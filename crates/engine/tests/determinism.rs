@@ -2,13 +2,15 @@
 //!
 //! A real model answers requests of different prompts, lengths, temperatures and seeds, each alone;
 //! then in crowds, in other orders, with other chunks, threads, instruction sets, with and without
-//! prefix cache and guesses, and with too few pages. Ids and log-probabilities have the same bits.
+//! prefix cache, guesses and a draft model, and with too few pages. Ids and log-probabilities have the same bits.
 //!
 //! `cargo test --release -p redline-engine --test determinism -- --ignored` takes every combination.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use redline_compute::{Cpu, Isa};
 use redline_engine::{
@@ -28,6 +30,8 @@ struct Way {
     isa: Isa,
     prefix_cache: bool,
     speculation: bool,
+    /// Whether a draft model guesses too: the same one, with few pages.
+    draft: bool,
     kv_pages: usize,
 }
 
@@ -108,6 +112,20 @@ fn serve(path: &Path, requests: &[Request], way: &Way) -> Served {
         ..EngineOptions::default()
     };
     let mut engine = Engine::new(model, options);
+    if way.draft {
+        let load = LoadOptions {
+            kv_pages: Some(9),
+            ..load
+        };
+        let backend = Cpu::new(way.isa, way.threads);
+        let draft = Model::load(&file, &file.gguf().unwrap(), backend, &load, &mut |_| ());
+        // As dear as the model, it would hardly be asked: nobody knows what time it is.
+        let start = Instant::now();
+        START.set(Some(start));
+        engine = (engine.with_clock(|| START.get().unwrap()))
+            .with_draft(Box::new(draft.unwrap()))
+            .unwrap();
+    }
     let mut numbers = BTreeMap::new();
     for i in 0..requests.len() {
         let index = i * way.stride % requests.len();
@@ -144,6 +162,10 @@ fn serve(path: &Path, requests: &[Request], way: &Way) -> Served {
     }
 }
 
+thread_local! {
+    static START: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 const ALONE: Way = Way {
     stride: 1,
     running: 1,
@@ -152,6 +174,7 @@ const ALONE: Way = Way {
     isa: Isa::Scalar,
     prefix_cache: false,
     speculation: false,
+    draft: false,
     kv_pages: 64,
 };
 
@@ -172,6 +195,8 @@ fn check(requests: &[Request], ways: &[Way]) -> Option<Stats> {
         }
         all.cached_tokens += served.stats.cached_tokens;
         all.drafts_accepted += served.stats.drafts_accepted;
+        all.drafts_model_proposed += served.stats.drafts_model_proposed;
+        all.drafts_model_accepted += served.stats.drafts_model_accepted;
         all.preemptions += served.stats.preemptions;
     }
     Some(all)
@@ -198,6 +223,7 @@ fn crowds_change_nothing() {
             running: 4,
             chunk_tokens: 16,
             prefix_cache: false,
+            draft: true,
             ..way.clone()
         },
         Way {
@@ -219,6 +245,9 @@ fn crowds_change_nothing() {
             stats.cached_tokens > 0 && stats.drafts_accepted > 0,
             "{stats:?}"
         );
+        // The same model with the same random numbers; a penalty does not see guesses before the last.
+        let (all, right) = (stats.drafts_model_proposed, stats.drafts_model_accepted);
+        assert!(right > 0 && right * 10 >= all * 9, "{stats:?}");
     }
 }
 
@@ -259,6 +288,7 @@ fn no_way_of_serving_changes_anything() {
             isa: isas[if k % 10 == 0 { 0 } else { k % isas.len() }],
             prefix_cache: k / 5 % 2 == 0,
             speculation: k / 7 % 2 == 0,
+            draft: k / 7 % 4 == 0,
             kv_pages: [128, 7][usize::from(k % 4 == 3)],
         })
         .collect();

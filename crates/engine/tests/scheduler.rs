@@ -105,10 +105,16 @@ fn a_prompt_takes_no_more_of_a_step_than_others_can_spare() {
     scheduler.commit_time(&plan, 16 * MS);
     let plan = step(&mut scheduler, Duration::ZERO);
     assert_eq!(parts(&plan), [(first.0, 11, 1), (second.0, 16, 40)]);
+    // Half of the delay is spent by somebody else, once.
+    scheduler.spend(25 * MS);
+    let plan = step(&mut scheduler, Duration::ZERO);
+    assert_eq!(parts(&plan), [(first.0, 12, 1), (second.0, 56, 20)]);
+    let plan = step(&mut scheduler, Duration::ZERO);
+    assert_eq!(parts(&plan), [(first.0, 13, 1), (second.0, 76, 40)]);
     // Alone, it has the whole step.
     scheduler.remove(first);
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(second.0, 56, 344)]);
+    assert_eq!(parts(&plan), [(second.0, 116, 284)]);
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub(crate) struct Compute {
     /// Seconds between two looks at what is in memory; only `serve` looks
     #[arg(skip)]
     pub(crate) residency_check: Option<u64>,
+    /// A draft model; only some verbs ask
+    #[arg(skip)]
+    pub(crate) draft: Option<String>,
 }
 
 /// How a model's weights are taken.

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) cache_dir: PathBuf,
     /// The model of a verb that names none; `None`: the catalogue's.
     pub(crate) model: Option<String>,
+    /// The model that guesses for the one that `run` or `serve` has.
+    pub(crate) draft: Option<String>,
     /// Kernels' instruction set, one this machine has.
     #[serde(serialize_with = "displayed")]
     pub(crate) isa: Isa,
@@ -81,6 +83,7 @@ fn redacted<S: serde::Serializer>(secret: &Option<String>, to: S) -> Result<S::O
 struct RawConfig {
     cache_dir: Option<PathBuf>,
     model: Option<String>,
+    draft: Option<String>,
     isa: Option<String>,
     kv: Option<String>,
     threads: Option<usize>,
@@ -97,6 +100,7 @@ impl RawConfig {
         Self {
             cache_dir: self.cache_dir.or(lower.cache_dir),
             model: self.model.or(lower.model),
+            draft: self.draft.or(lower.draft),
             isa: self.isa.or(lower.isa),
             kv: self.kv.or(lower.kv),
             threads: self.threads.or(lower.threads),
@@ -155,6 +159,8 @@ impl Config {
                 .or_else(|| default_cache_dir(variables))
                 .context("no place for the cache: neither HOME nor REDLINE_CACHE is set; give --cache-dir")?,
             model: raw.model,
+            // So that a flag can undo what a file says.
+            draft: raw.draft.filter(|name| name != "none"),
             isa: isa(raw.isa.as_deref())?,
             kv: kv(raw.kv.as_deref())?,
             threads: threads(raw.threads.unwrap_or(cores.min(MAX_THREADS)))?,
@@ -272,6 +278,7 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
     Ok(RawConfig {
         cache_dir: variables("REDLINE_CACHE").map(PathBuf::from),
         model: text("REDLINE_MODEL")?,
+        draft: text("REDLINE_DRAFT")?,
         isa: text("REDLINE_ISA")?,
         kv: text("REDLINE_KV")?,
         threads: number("REDLINE_THREADS")?,
@@ -289,6 +296,7 @@ fn from_environment(variables: Variables<'_>) -> Result<RawConfig, Usage> {
 fn from_flags(global: &Global, compute: &Compute) -> RawConfig {
     RawConfig {
         cache_dir: global.cache_dir.clone(),
+        draft: compute.draft.clone(),
         isa: compute.isa.map(|isa| isa.name().to_owned()),
         kv: compute.kv.map(|kv| kv.name().to_owned()),
         threads: compute.threads,

@@ -153,6 +153,8 @@ pub(crate) struct Generator<'t> {
     engine: Engine<Model<Cpu>>,
     tokenizer: &'t Tokenizer,
     continues: bool,
+    /// Whether tokens are guessed.
+    speculates: bool,
 }
 
 impl<'t> Generator<'t> {
@@ -172,7 +174,20 @@ impl<'t> Generator<'t> {
             engine,
             tokenizer,
             continues: matches!(form, Form::Raw),
+            speculates: false,
         }
+    }
+
+    /// Lets another model guess.
+    ///
+    /// # Errors
+    /// If it has another number of tokens.
+    pub(crate) fn with_draft(self, draft: Model<Cpu>) -> anyhow::Result<Self> {
+        Ok(Self {
+            engine: self.engine.with_draft(Box::new(draft))?,
+            speculates: true,
+            ..self
+        })
     }
 
     /// Positions there are.
@@ -201,6 +216,7 @@ impl<'t> Generator<'t> {
         let max_tokens = generation.max_tokens(prompt.len(), self.engine.context_length());
         let request = Request {
             sampling: generation.sampling(),
+            speculation: self.speculates,
             end_tokens: if generation.ignore_eos {
                 Vec::new()
             } else {

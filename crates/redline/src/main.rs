@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod commands;
 mod config;
+mod draft;
 mod environment;
 mod failure;
 mod folder;

@@ -290,6 +290,21 @@ impl Page {
                 "Guesses that were right.",
                 stats.drafts_accepted,
             ),
+            (
+                ["redline_draft_guesses_total", ""],
+                "Of the guesses, those of the draft model.",
+                stats.drafts_model_proposed,
+            ),
+            (
+                ["redline_draft_right_guesses_total", ""],
+                "Of those, guesses that were right.",
+                stats.drafts_model_accepted,
+            ),
+            (
+                ["redline_draft_failures_total", ""],
+                "Draft models that failed and are asked no more.",
+                stats.draft_failures,
+            ),
         ] {
             self.one(names, "counter", help, value);
         }

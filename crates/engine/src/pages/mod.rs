@@ -120,6 +120,13 @@ impl Pages {
         self.start(table, found.part, tokens, spare)
     }
 
+    /// Positions that [`Self::adopt`] would find of `tokens`.
+    pub(crate) fn known(&self, tokens: &[TokenId]) -> usize {
+        let found = self.tree.find(&tokens[..tokens.len() - 1]);
+        let part = found.part.map_or(0, |part| part.positions);
+        found.pages.len() * PAGE_POSITIONS + part
+    }
+
     /// As [`Self::adopt`], for tokens that the sequence of another table has computed. Without that
     /// sequence's first pages, which a window may have passed, as any other.
     pub(crate) fn fork(&mut self, of: &Table, tokens: &[TokenId], spare: usize) -> Option<Start> {

@@ -124,6 +124,8 @@ pub struct Scheduler {
     waiting: BTreeSet<Rank>,
     running: BTreeSet<Rank>,
     pace: Pace,
+    /// What else adds to the next step's time.
+    spent: Duration,
     next_id: u64,
 }
 
@@ -151,6 +153,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
             pace: Pace::default(),
+            spent: Duration::ZERO,
             next_id: 0,
         }
     }
@@ -308,6 +311,11 @@ impl Scheduler {
             plan.sequences.iter().partition(|planned| planned.prompt);
         let tokens = prompts.iter().map(|planned: &&Planned| planned.count).sum();
         self.pace.observe(tokens, others.len(), took);
+    }
+
+    /// Takes note of time that others who decode wait already: the prompts of the next step get less.
+    pub fn spend(&mut self, time: Duration) {
+        self.spent += time;
     }
 
     /// A step was broken off: its sequences are where they were before.

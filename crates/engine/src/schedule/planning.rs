@@ -34,9 +34,10 @@ impl Scheduler {
             prompt: 0,
         };
         self.plan_decodes(&mut plan, &mut room);
+        let delay = (self.limits.decode_delay).saturating_sub(std::mem::take(&mut self.spent));
         let quick = match plan.sequences.is_empty() {
             true => (self.pace.tokens_in(self.limits.step_time)).unwrap_or(room.tokens),
-            false => (self.pace.tokens_in(self.limits.decode_delay)).unwrap_or(LEAST_TOKENS),
+            false => (self.pace.tokens_in(delay)).unwrap_or(LEAST_TOKENS),
         };
         room.prompt = room.tokens.min(quick);
         self.plan_prompts(&mut plan, &mut room);

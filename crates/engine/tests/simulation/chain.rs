@@ -22,6 +22,10 @@ pub(crate) struct Chain {
     pub(crate) step_tokens: usize,
     pub(crate) logit_rows: usize,
     pub(crate) window: Option<usize>,
+    /// What follows a link.
+    pub(crate) says: fn(u64) -> [f32; VOCAB],
+    /// Told how many tokens a step has, before it is over.
+    pub(crate) tick: fn(usize),
     pages: Vec<Page>,
     logits: Vec<f32>,
     /// Tokens that were computed.
@@ -38,6 +42,8 @@ impl Chain {
             step_tokens,
             logit_rows,
             window: None,
+            says: logits,
+            tick: |_| (),
             pages: vec![
                 Page {
                     before: 0,
@@ -50,6 +56,10 @@ impl Chain {
             copies: 0,
             widest: 0,
         }
+    }
+
+    pub(crate) fn pages(&self) -> usize {
+        self.pages.len()
     }
 }
 
@@ -143,7 +153,7 @@ impl Forward for Chain {
                 last = link(last, *token);
                 self.pages[page].links[offset] = last;
                 if i + sequence.logits.count(count) >= count {
-                    self.logits.extend(logits(last));
+                    self.logits.extend((self.says)(last));
                 }
             }
             written.dedup();
@@ -153,6 +163,7 @@ impl Forward for Chain {
         written.sort_unstable();
         written.dedup();
         assert_eq!(written.len(), pages, "two sequences write to one page");
+        (self.tick)(count(|_, tokens| tokens));
         if observer.cancelled() {
             return Err(Error::Cancelled);
         }

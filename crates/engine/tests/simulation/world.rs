@@ -38,12 +38,14 @@ pub(crate) struct Account {
     copies: u64,
     cached_tokens: u64,
     right_guesses: u64,
+    /// Of the draft model, right and wrong.
+    model_guesses: [u64; 2],
     /// Of everything that was told, in order.
     trace: u64,
 }
 
 impl Account {
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 12] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 14] {
         [
             ("steps", self.steps),
             ("requests", self.requests),
@@ -57,6 +59,8 @@ impl Account {
             ("copies", self.copies),
             ("cached_tokens", self.cached_tokens),
             ("right_guesses", self.right_guesses),
+            ("right guesses of a draft model", self.model_guesses[0]),
+            ("wrong guesses of a draft model", self.model_guesses[1]),
         ]
     }
 
@@ -73,6 +77,9 @@ impl Account {
         self.copies += other.copies;
         self.cached_tokens += other.cached_tokens;
         self.right_guesses += other.right_guesses;
+        for (all, others) in self.model_guesses.iter_mut().zip(other.model_guesses) {
+            *all += others;
+        }
     }
 }
 
@@ -120,10 +127,18 @@ impl World {
             step_time: Duration::from_millis(1 + random.below(40)),
             prefix_cache: !random.once_in(4),
         };
+        let draft = draft(seed, context, chain.pages());
+        if draft.is_some() {
+            chain.tick = |tokens| tick(50 + 20 * tokens as u64);
+        }
         let texts = (0..4).map(|_| text(&mut random, context)).collect();
+        let mut engine = Engine::new(chain, options).with_clock(clock);
+        if let Some(draft) = draft {
+            engine = engine.with_draft(Box::new(draft)).unwrap();
+        }
         Self {
             random,
-            engine: Engine::new(chain, options).with_clock(clock),
+            engine,
             awaited: BTreeMap::new(),
             texts,
             account: Account::default(),
@@ -152,14 +167,17 @@ impl World {
         let load = self.engine.load();
         assert_eq!((load.running, load.waiting, load.missing_tokens), (0, 0, 0));
         assert_eq!(load.pages_in_use, 0, "pages are lost");
+        assert_eq!(self.engine.draft_pages_in_use(), 0, "pages are lost");
         self.engine.clear();
         assert_eq!(self.engine.load().pages_cached, 0);
         let stats = self.engine.stats();
         self.account.preempted = stats.preemptions;
         self.account.cached_tokens = stats.cached_tokens;
         self.account.right_guesses = stats.drafts_accepted;
+        let right = stats.drafts_model_accepted;
+        self.account.model_guesses = [right, stats.drafts_model_proposed - right];
         self.account.copies = self.engine.forward().copies;
-        assert_eq!(stats.ended_error, 0);
+        assert_eq!((stats.ended_error, stats.draft_failures), (0, 0));
         assert_eq!(
             stats.ended_eos + stats.ended_length + stats.ended_cancelled + stats.ended_time_limit,
             self.account.answers
@@ -298,6 +316,38 @@ impl World {
     fn note(&mut self, what: u64) {
         self.account.trace = mix(self.account.trace ^ what ^ NOW.get().as_nanos() as u64);
     }
+}
+
+fn tick(micros: u64) {
+    NOW.set(NOW.get() + Duration::from_micros(micros));
+}
+
+/// Half of the worlds have a draft model. Its choices are of another stream, so that worlds without
+/// are as they were.
+fn draft(seed: u64, context: usize, pages: usize) -> Option<Chain> {
+    let mut random = Random::new(!seed);
+    if random.once_in(2) {
+        return None;
+    }
+    // At times less than one answer needs.
+    let pages = 1 + random.below(2 * pages as u64) as usize;
+    let context = context - random.below(context as u64 / 2) as usize;
+    let rows = 1 + random.below(12) as usize;
+    let mut draft = Chain::new(context, pages, rows + random.below(120) as usize, rows);
+    draft.says = match random.below(3) {
+        0 => logits,
+        // Right where the context is sharp.
+        1 => |link| {
+            logits(if link.is_multiple_of(3) {
+                link
+            } else {
+                mix(link)
+            })
+        },
+        _ => |link| logits(mix(link)),
+    };
+    draft.tick = |tokens| tick(5 + tokens as u64);
+    Some(draft)
 }
 
 /// Some tokens, with turns that come again.

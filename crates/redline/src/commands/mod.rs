@@ -73,11 +73,13 @@ fn compute_flags(command: Option<&Command>) -> Compute {
     match command {
         Some(Command::Run(args)) => Compute {
             context: args.context,
+            draft: args.draft.clone(),
             ..args.compute.clone()
         },
         Some(Command::Serve(args)) => Compute {
             context: args.context,
             residency_check: args.residency_check,
+            draft: args.draft.clone(),
             ..args.compute.clone()
         },
         Some(Command::Inspect(args)) => Compute {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
+use redline_engine::Drafts;
 use redline_gguf::{Gguf, TokenId};
 use redline_model::{ModelFile, Properties};
 use redline_tokenizer::Tokenizer;
@@ -10,6 +11,7 @@ use redline_tokenizer::Tokenizer;
 use super::repl;
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
+use crate::draft::{self, Draft};
 use crate::failure::Usage;
 use crate::generate::{Answer, Call, Generation, Generator};
 use crate::models::{self, Resolved};
@@ -41,6 +43,10 @@ pub(crate) struct Args {
     pub(crate) compute: Compute,
     #[command(flatten)]
     weights: Weights,
+    /// A smaller model of the same vocabulary that guesses what comes next, where that is faster;
+    /// answers are the same. `none`: the one of the settings is not used [env: REDLINE_DRAFT]
+    #[arg(long, value_name = "MODEL", help_heading = "Computing")]
+    pub(crate) draft: Option<String>,
     /// Positions to keep room for [default: what prompt and answer need; in a chat 4096]
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) context: Option<usize>,
@@ -62,6 +68,10 @@ struct Report<'a> {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
+    guessed_tokens: usize,
+    accepted_tokens: usize,
+    draft_guessed_tokens: usize,
+    draft_accepted_tokens: usize,
     prefill_ms: f64,
     decode_ms: f64,
     prefill_tokens_per_s: Option<f64>,
@@ -135,13 +145,20 @@ impl<'a> Opened<'a> {
         ];
         room::check(self.gguf, &options, &savings)
             .with_context(|| format!("cannot load {}", self.resolved.path.display()))?;
+        let main = draft::Main {
+            name: &self.resolved.name,
+            gguf: self.gguf,
+            tokenizer: self.tokenizer,
+            options: &options,
+        };
+        let draft = Draft::open(&main, context)?;
         let model = session::load(self.file, self.gguf, self.resolved, &options, context)?;
-        Ok(Generator::new(
-            model,
-            self.tokenizer,
-            form,
-            context.config.chunk_tokens.get(),
-        ))
+        let chunk_tokens = context.config.chunk_tokens.get();
+        let generator = Generator::new(model, self.tokenizer, form, chunk_tokens);
+        match draft {
+            Some(draft) => generator.with_draft(draft.load(context)?),
+            None => Ok(generator),
+        }
     }
 }
 
@@ -230,6 +247,10 @@ fn report<'a>(
         prompt_tokens: outcome.prompt_tokens,
         cached_tokens: outcome.cached_tokens,
         completion_tokens: outcome.generated.len(),
+        guessed_tokens: outcome.drafts.proposed,
+        accepted_tokens: outcome.drafts.accepted,
+        draft_guessed_tokens: outcome.drafts.model_proposed,
+        draft_accepted_tokens: outcome.drafts.model_accepted,
         prefill_ms: outcome.prefill.as_secs_f64() * 1e3,
         decode_ms: outcome.decode.as_secs_f64() * 1e3,
         prefill_tokens_per_s: answer.prefill_rate(),
@@ -238,17 +259,31 @@ fn report<'a>(
     }
 }
 
+/// How many guesses were right, if there were any.
+fn guesses(drafts: &Drafts) -> String {
+    let part = |all: usize, right: usize| format!("{right} of {all}");
+    match drafts.proposed {
+        0 => String::new(),
+        all => format!(
+            ", guesses {} right (the draft model's {})",
+            part(all, drafts.accepted),
+            part(drafts.model_proposed, drafts.model_accepted)
+        ),
+    }
+}
+
 /// One line for people.
 pub(super) fn stats(answer: &Answer, generation: &Generation) -> String {
     let outcome = &answer.outcome;
     let rate = |rate: Option<f64>| rate.map_or("n/a".to_owned(), |rate| format!("{rate:.1} tok/s"));
     format!(
-        "prompt {} tokens ({} cached), prefill {}; answer {} tokens, decode {}; ended by {}; seed {}",
+        "prompt {} tokens ({} cached), prefill {}; answer {} tokens, decode {}{}; ended by {}; seed {}",
         outcome.prompt_tokens,
         outcome.cached_tokens,
         rate(answer.prefill_rate()),
         outcome.generated.len(),
         rate(answer.decode_rate()),
+        guesses(&outcome.drafts),
         answer.end_reason(),
         generation.seed()
     )

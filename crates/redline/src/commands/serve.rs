@@ -18,6 +18,7 @@ use redline_server::{Embedder, Embedding, Grammars, Options, Served, Server, Wor
 
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
+use crate::draft::{self, Draft};
 use crate::failure::Usage;
 use crate::models::Resolved;
 use crate::{models, output, room, session, units};
@@ -47,6 +48,10 @@ pub(crate) struct Args {
     pub(crate) compute: Compute,
     #[command(flatten)]
     weights: Weights,
+    /// A smaller model of the same vocabulary that guesses what comes next, where that is faster;
+    /// answers are the same. `none`: the one of the settings is not used [env: REDLINE_DRAFT]
+    #[arg(long, value_name = "MODEL", help_heading = "Computing")]
+    pub(crate) draft: Option<String>,
     /// Positions of a request [default: what the model was trained for, at most 4096]
     #[arg(long, value_name = "TOKENS", help_heading = "Computing")]
     pub(crate) context: Option<usize>,
@@ -224,10 +229,22 @@ fn start(
     let savings = savings::of(args, &options, &properties, &gguf, context);
     room::check(&gguf, &options, &savings)
         .with_context(|| format!("cannot load {}", resolved.path.display()))?;
+    let draft = match properties.head {
+        true => {
+            let main = draft::Main {
+                name: &resolved.name,
+                gguf: &gguf,
+                tokenizer: &tokenizer,
+                options: &options,
+            };
+            Draft::open(&main, context)?
+        }
+        false => None,
+    };
     let model = session::load(&file, &gguf, &resolved, &options, context)?;
     let vocab_size = model.vocab_size();
     let (work, worker) = match properties.head {
-        true => generate(model, args, context)?,
+        true => generate(model, draft, args, context)?,
         false => {
             let embedding = Embedding {
                 pooling: properties.pooling,
@@ -262,14 +279,23 @@ fn embedding(properties: &Properties, positions: usize, context: &Context) -> Lo
 }
 
 /// Puts an engine on its thread.
-fn generate(model: Model<Cpu>, args: &Args, context: &Context) -> anyhow::Result<(Work, Worker)> {
+fn generate(
+    model: Model<Cpu>,
+    draft: Option<Draft>,
+    args: &Args,
+    context: &Context,
+) -> anyhow::Result<(Work, Worker)> {
     let options = EngineOptions {
         chunk_tokens: context.config.chunk_tokens.get(),
         max_running: args.running.max_running,
         max_waiting: args.running.max_waiting,
         ..EngineOptions::default()
     };
-    let engine = Engine::new(model, options);
+    let mut engine = Engine::new(model, options);
+    if let Some(draft) = draft {
+        engine = engine.with_draft(Box::new(draft.load(context)?))?;
+        output::note(&format!("{} guesses", draft.name()));
+    }
     let (engine, thread) = redline_engine::spawn(engine).context("cannot start the engine")?;
     let work = Work::Generates(engine.clone());
     Ok((work, Worker::Generates(engine, thread)))

@@ -337,3 +337,46 @@ fn a_synthetic_model_is_made_once() {
     );
     assert_eq!(made["path"], again["path"]);
 }
+
+#[test]
+fn a_draft_model_changes_nothing_and_is_accounted_for() {
+    for temperature in ["0", "1"] {
+        let how = ["--temperature", temperature, "--seed", "3"];
+        let plain = run(&how).json();
+        let drafted = run(&[&how[..], &["--draft", TINY]].concat()).json();
+        assert_eq!(drafted["tokens"], plain["tokens"]);
+        assert_eq!(plain["guessed_tokens"], 0);
+        // The same model says the same.
+        assert!(
+            drafted["draft_guessed_tokens"].as_u64() > Some(0),
+            "{drafted}"
+        );
+        let accepted = &drafted["draft_accepted_tokens"];
+        assert_eq!(*accepted, drafted["draft_guessed_tokens"]);
+    }
+    // The settings name one, the flag wants none.
+    let mut settings = program(shared_cache());
+    settings.env("REDLINE_DRAFT", "synth:tiny-gpt2");
+    settings.args(["run", TINY, "hello", "--raw", "-n", "4"]);
+    let refused = finish(&mut settings);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    settings.args(["--draft", "none"]);
+    assert_eq!(finish(&mut settings).code, Some(0));
+}
+
+#[test]
+fn a_draft_model_of_another_vocabulary_is_refused_with_what_differs() {
+    for (draft, code, expected) in [
+        (
+            "synth:tiny-gpt2",
+            1,
+            "cannot use synth:tiny-gpt2 as draft model of synth:tiny-llama: token 0: \
+             expected \"<unk>\", special, found \"<|endoftext|>\", special",
+        ),
+        ("nothing", 2, "no model \"nothing\""),
+    ] {
+        let refused = run(&["--draft", draft]);
+        assert_eq!(refused.code, Some(code), "{refused:?}");
+        assert!(refused.stderr.contains(expected), "{refused:?}");
+    }
+}

@@ -44,6 +44,7 @@ pub(crate) fn program(cache: &Path) -> Command {
         "REDLINE_ISA",
         "REDLINE_THREADS",
         "REDLINE_CHUNK_TOKENS",
+        "REDLINE_DRAFT",
         "REDLINE_CONTEXT_TOKENS",
         "REDLINE_HF_ENDPOINT",
         "REDLINE_PYTHON",

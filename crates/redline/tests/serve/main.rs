@@ -328,3 +328,23 @@ fn a_public_address_without_a_key_is_refused() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("--api-key"), "{said}");
 }
+
+#[test]
+fn a_draft_model_changes_nothing() {
+    let Some(model) = redline_testkit::cached(redline_testkit::SMOLLM2) else {
+        return;
+    };
+    let ask = |flags: &[&str]| {
+        let server = Server::start(&model, flags);
+        let mixed = mixed();
+        let answers = mixed
+            .iter()
+            .map(|(path, body)| choices(&server, path, body));
+        (answers.collect::<Vec<_>>(), server)
+    };
+    let (plain, _) = ask(&["--context", "1024"]);
+    let (drafted, server) = ask(&["--context", "1024", "--draft", model.to_str().unwrap()]);
+    assert_eq!(drafted, plain);
+    server.until(|server| server.metric("redline_draft_guesses_total") > 0.0);
+    assert_eq!(server.metric("redline_draft_failures_total"), 0.0);
+}
