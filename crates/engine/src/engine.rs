@@ -9,7 +9,9 @@ use redline_model::{Error as ModelError, Forward, Observer, SequenceStep, StepPl
 use crate::draft::Draft;
 use crate::line::{Drawn, Line};
 use crate::schedule::{Limits, Load, NewSequence, Plan, Scheduler, SequenceId};
-use crate::{EndReason, Error, GeneratedToken, Logprob, Outcome, Request, RequestId, Stats};
+use crate::{
+    EndReason, Error, GeneratedToken, Logprob, Outcome, Request, RequestId, Scratch, Stats,
+};
 
 /// How an engine works. No result depends on any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,7 @@ pub struct Engine<F> {
     pub(crate) scheduler: Scheduler,
     pub(crate) lines: BTreeMap<SequenceId, Line>,
     pub(crate) draft: Option<Draft>,
+    scratch: Scratch,
     clock: fn() -> Instant,
     start: Instant,
     next_request: u64,
@@ -158,6 +161,7 @@ impl<F: Forward> Engine<F> {
             scheduler,
             lines: BTreeMap::new(),
             draft: None,
+            scratch: Scratch::default(),
             clock: Instant::now,
             start: Instant::now(),
             next_request: 0,
@@ -376,6 +380,7 @@ impl<F: Forward> Engine<F> {
             forward,
             scheduler,
             lines,
+            scratch,
             ..
         } = self;
         let steps: Vec<SequenceStep<'_>> = (plan.sequences.iter())
@@ -407,7 +412,7 @@ impl<F: Forward> Engine<F> {
             (rows, rest) = rest.split_at(step.logits.count(step.tokens.len()) * vocab);
             if let Some(line) = lines.get_mut(&planned.id) {
                 let part = scheduler.part_of(planned);
-                drawn.push((planned.id, line.take(rows, vocab, &part)));
+                drawn.push((planned.id, line.take(rows, vocab, &part, scratch)));
             }
         }
         Ok(drawn)

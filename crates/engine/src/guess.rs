@@ -94,7 +94,7 @@ impl<F: Forward> Engine<F> {
         };
         let has_others = lines.len() > 1;
         let (mut asks, mut prompts): (Vec<Ask<'_>>, Vec<_>) = Default::default();
-        for (id, line) in lines.iter_mut().filter(|(_, line)| line.asked_model) {
+        for (id, line) in lines.iter().filter(|(_, line)| line.asked_model) {
             if let Some(tokens) = scheduler.decoding(*id) {
                 prompts.push(line.id);
                 asks.push(line.ask(*id, tokens));

@@ -5,7 +5,7 @@
 //!   up with the count of tokens, chunk by chunk, and whenever it has, one token is drawn.
 //! - [`EmbeddingEngine`]: embeds many texts at a time, with a model that has no head.
 //! - [`Scheduler`]: decides what a step computes; a state machine without a model.
-//! - [`SamplingParams`], [`Sampler`]: from logits to a token, reproducibly.
+//! - [`SamplingParams`], [`Sampler`], [`Scratch`]: from logits to a token, reproducibly.
 //! - [`Grammar`]: what an answer must look like, made at the edge.
 //! - [`log_probability`]: how likely a token is by the logits.
 //!
@@ -39,7 +39,7 @@ pub use request::{
     RequestId,
 };
 pub use sampling::{
-    Sampler, SamplingError, SamplingParams, draw_unit, log_probability, random_seed,
+    Sampler, SamplingError, SamplingParams, Scratch, draw_unit, log_probability, random_seed,
 };
 pub use schedule::{
     Limits, Load, NewSequence, Part, Plan, Planned, Priority, QueueFull, Scheduler, SequenceId,

@@ -11,7 +11,7 @@ use crate::schedule::{Part, SequenceId};
 use crate::speculate::Speculator;
 use crate::{
     Drafts, EndReason, Error, GeneratedToken, GrammarError, Logprob, Matcher, Outcome, Request,
-    RequestId, Sampler, TokenSet,
+    RequestId, Sampler, Scratch, TokenSet,
 };
 
 /// The rule an answer follows, and what it allows next.
@@ -108,7 +108,13 @@ impl Line {
     }
 
     /// Reads the rows of logits that a step gives for a part of the answer's sequence.
-    pub(crate) fn take(&mut self, rows: &[f32], vocab: usize, part: &Part<'_>) -> Drawn {
+    pub(crate) fn take(
+        &mut self,
+        rows: &[f32],
+        vocab: usize,
+        part: &Part<'_>,
+        scratch: &mut Scratch,
+    ) -> Drawn {
         let prompt = match self.request.prompt_logprobs {
             Some(top) if self.choice == 0 => self.tell_prompt(rows, vocab, part, top),
             _ => Vec::new(),
@@ -116,7 +122,7 @@ impl Line {
         let mut drawn = match part.draws {
             true => {
                 let last = rows.len() - (part.drafts.len() + 1) * vocab;
-                self.draw(&rows[last..], part.known, part.drafts)
+                self.draw(&rows[last..], part.known, part.drafts, scratch)
             }
             false => Drawn::default(),
         };
@@ -143,11 +149,17 @@ impl Line {
 
     /// Draws tokens from rows of logits (`[1 + drafts, vocab]`): the next one after `known` tokens,
     /// and those after it as long as guesses were right.
-    fn draw(&mut self, logits: &[f32], known: usize, drafts: &[TokenId]) -> Drawn {
+    fn draw(
+        &mut self,
+        logits: &[f32],
+        known: usize,
+        drafts: &[TokenId],
+        scratch: &mut Scratch,
+    ) -> Drawn {
         let vocab = logits.len() / (drafts.len() + 1);
         let mut drawn = Drawn::default();
         for (row, logits) in logits.chunks_exact(vocab).enumerate() {
-            match self.draw_one(logits, known + row) {
+            match self.draw_one(logits, known + row, scratch) {
                 Ok(Some(token)) => {
                     let id = token.id;
                     drawn.tokens.push(token);
@@ -184,11 +196,11 @@ impl Line {
     }
 
     /// What a draft model needs to know to guess its tokens, which are `tokens` up to now.
-    pub(crate) fn ask<'a>(&'a mut self, id: SequenceId, tokens: &'a [TokenId]) -> Ask<'a> {
+    pub(crate) fn ask<'a>(&'a self, id: SequenceId, tokens: &'a [TokenId]) -> Ask<'a> {
         Ask {
             id,
             tokens,
-            sampler: &mut self.sampler,
+            sampler: &self.sampler,
             end_tokens: &self.request.end_tokens,
             remaining: self.request.max_tokens - self.generated.len(),
         }
@@ -199,6 +211,7 @@ impl Line {
         &mut self,
         logits: &[f32],
         position: usize,
+        scratch: &mut Scratch,
     ) -> Result<Option<GeneratedToken>, Error> {
         let index = self.generated.len();
         let allowed = match &mut self.rule {
@@ -213,7 +226,7 @@ impl Line {
             None => None,
         };
         let id = (self.sampler)
-            .sample(logits, allowed, position as u64)
+            .sample(logits, allowed, position as u64, scratch)
             .map_err(|source| Error::Sampling { index, source })?;
         if self.request.end_tokens.contains(&id) {
             return Ok(None);

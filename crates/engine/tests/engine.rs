@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use redline_engine::{
     EndReason, Engine, EngineOptions, Error, GeneratedToken, Outcome, Request, Sampler,
-    SamplingParams, TokenId,
+    SamplingParams, Scratch, TokenId,
 };
 use redline_model::{
     Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PageId, PlanError, StepPlan,
@@ -407,11 +407,14 @@ fn a_draw_is_decided_by_its_position_in_the_sequence() {
     };
     let mut engine = engine(7);
     let generated = run(&mut engine, &drawn).unwrap().generated;
-    let mut sampler = Sampler::new(&sampling, 0, VOCAB);
+    let sampler = Sampler::new(&sampling, 0, VOCAB);
+    let mut scratch = Scratch::default();
     let history = &engine.forward().history;
     assert_eq!(history.len(), 20);
     for (i, logits) in history.iter().enumerate() {
-        let sampled = sampler.sample(logits, None, 30 + i as u64).unwrap();
+        let sampled = sampler
+            .sample(logits, None, 30 + i as u64, &mut scratch)
+            .unwrap();
         assert_eq!(generated[i], sampled, "token {i}");
     }
     // So a generation can be taken up where it was left.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use redline_engine::{Sampler, SamplingError, SamplingParams, TokenId};
+use redline_engine::{Sampler, SamplingError, SamplingParams, Scratch, TokenId};
 
 /// The defaults with a change.
 fn with(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
@@ -17,15 +17,23 @@ fn with(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
 fn reachable(params: &SamplingParams, seen: &[u32], logits: &[f32]) -> BTreeSet<u32> {
     let mut sampler = Sampler::new(params, 0, logits.len());
     sampler.observe(&seen.iter().map(|id| TokenId(*id)).collect::<Vec<_>>());
+    let mut scratch = Scratch::default();
     (0..4000)
-        .map(|position| sampler.sample(logits, None, position).unwrap().0)
+        .map(|position| {
+            sampler
+                .sample(logits, None, position, &mut scratch)
+                .unwrap()
+                .0
+        })
         .collect()
 }
 
 fn sample(params: &SamplingParams, seen: &[u32], logits: &[f32]) -> Result<u32, SamplingError> {
     let mut sampler = Sampler::new(params, 0, logits.len());
     sampler.observe(&seen.iter().map(|id| TokenId(*id)).collect::<Vec<_>>());
-    sampler.sample(logits, None, 0).map(|id| id.0)
+    sampler
+        .sample(logits, None, 0, &mut Scratch::default())
+        .map(|id| id.0)
 }
 
 /// Logits of these probabilities, or of anything proportional to them.
@@ -224,10 +232,13 @@ fn draws_follow_the_distribution() {
                 p.seed = seed;
                 p.temperature = temperature;
             });
-            let mut sampler = Sampler::new(&params, sequence, shares.len());
+            let sampler = Sampler::new(&params, sequence, shares.len());
+            let mut scratch = Scratch::default();
             let (mut bins, draws) = ([0_u32; 5], 20_000);
             for position in 0..draws {
-                let id = sampler.sample(&logits_of(&shares), None, position).unwrap();
+                let id = sampler
+                    .sample(&logits_of(&shares), None, position, &mut scratch)
+                    .unwrap();
                 bins[id.0 as usize] += 1;
             }
             let chi_square: f64 = bins
@@ -251,9 +262,15 @@ fn a_seed_means_the_same_tokens_for_ever() {
         p.seed = 42;
         p.top_p = 0.9;
     });
-    let mut sampler = Sampler::new(&params, 0, logits.len());
+    let sampler = Sampler::new(&params, 0, logits.len());
+    let mut scratch = Scratch::default();
     let ids: Vec<u32> = (0..8)
-        .map(|position| sampler.sample(&logits, None, position).unwrap().0)
+        .map(|position| {
+            sampler
+                .sample(&logits, None, position, &mut scratch)
+                .unwrap()
+                .0
+        })
         .collect();
     assert_eq!(ids, GOLDEN_IDS);
 }
@@ -312,7 +329,7 @@ proptest! {
         let idle = SamplingParams { top_k: logits.len(), ..plain.clone() };
         for position in 0..5 {
             let draw = |params: &SamplingParams| {
-                Sampler::new(params, 0, logits.len()).sample(&logits, None, position)
+                Sampler::new(params, 0, logits.len()).sample(&logits, None, position, &mut Scratch::default())
             };
             prop_assert_eq!(draw(&plain), draw(&idle));
         }

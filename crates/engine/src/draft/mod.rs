@@ -19,9 +19,9 @@ use redline_model::{
     TokenId,
 };
 
-use crate::Sampler;
 use crate::pages::{Pages, Start, Table};
 use crate::schedule::SequenceId;
+use crate::{Sampler, Scratch};
 pub(crate) use choice::Ahead;
 use choice::{Candidate, Choice, Hits};
 
@@ -35,7 +35,7 @@ pub(crate) struct Ask<'a> {
     /// All of it, the last one not computed.
     pub(crate) tokens: &'a [TokenId],
     /// What will draw its next tokens.
-    pub(crate) sampler: &'a mut Sampler,
+    pub(crate) sampler: &'a Sampler,
     /// Nothing follows these.
     pub(crate) end_tokens: &'a [TokenId],
     /// Tokens it may still have, at least 1.
@@ -48,6 +48,7 @@ pub(crate) struct Draft {
     pages: Pages,
     followed: BTreeMap<SequenceId, Followed>,
     choice: Choice,
+    scratch: Scratch,
 }
 
 /// What was read of a sequence.
@@ -90,6 +91,7 @@ impl Draft {
             forward,
             followed: BTreeMap::new(),
             choice: Choice::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -318,7 +320,7 @@ impl Draft {
             let row = rows.next().expect("a row for each");
             let position = self.followed[&part.id].tokens.len() as u64;
             let ask = &mut asks[part.ask];
-            match ask.sampler.sample(row, None, position) {
+            match ask.sampler.sample(row, None, position, &mut self.scratch) {
                 Ok(guess) if !ask.end_tokens.contains(&guess) => part.made.push(guess),
                 _ => part.guesses = false,
             }

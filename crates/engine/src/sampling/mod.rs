@@ -15,4 +15,4 @@ pub use logprob::log_probability;
 pub(crate) use logprob::logprob;
 pub use params::SamplingParams;
 pub use random::{draw_unit, random_seed};
-pub use sampler::{Sampler, SamplingError};
+pub use sampler::{Sampler, SamplingError, Scratch};

@@ -1,5 +1,7 @@
 //! One sequence's sampler: its parameters and what it has seen.
 
+use std::collections::BTreeMap;
+
 use redline_model::TokenId;
 
 use super::candidates::Candidates;
@@ -11,14 +13,18 @@ use crate::TokenSet;
 pub struct Sampler {
     params: SamplingParams,
     sequence: u64,
-    /// How often each id was seen, `[vocab]`; empty where no penalty asks for it.
-    counts: Vec<u32>,
-    /// Each seen id once.
-    seen: Vec<u32>,
+    /// How often each id was seen; empty where no penalty asks for it.
+    counts: BTreeMap<u32, u32>,
+    has_penalties: bool,
+    vocab: usize,
+}
+
+/// Room to draw in, as long as a vocabulary: one does for any number of sequences, one after another.
+#[derive(Debug, Default)]
+pub struct Scratch {
     /// Logits after bias and penalties, `[vocab]`.
     adjusted: Vec<f32>,
     candidates: Candidates,
-    vocab: usize,
 }
 
 /// Logits no token can be drawn from.
@@ -55,14 +61,8 @@ impl Sampler {
         Self {
             params: params.clone(),
             sequence,
-            counts: if has_penalties {
-                vec![0; vocab]
-            } else {
-                Vec::new()
-            },
-            seen: Vec::new(),
-            adjusted: Vec::new(),
-            candidates: Candidates::default(),
+            counts: BTreeMap::new(),
+            has_penalties,
             vocab,
         }
     }
@@ -70,21 +70,20 @@ impl Sampler {
     /// Takes note of tokens of the sequence, prompt and generated alike: penalties apply to them.
     ///
     /// # Panics
-    /// If a token is not in the vocabulary.
+    /// If a token is not in the vocabulary, and there are penalties.
     pub fn observe(&mut self, tokens: &[TokenId]) {
-        if self.counts.is_empty() {
+        if !self.has_penalties {
             return;
         }
         for token in tokens {
-            let count = &mut self.counts[token.0 as usize];
-            if *count == 0 {
-                self.seen.push(token.0);
-            }
+            assert!((token.0 as usize) < self.vocab, "{token} of {}", self.vocab);
+            let count = self.counts.entry(token.0).or_default();
             *count = count.saturating_add(1);
         }
     }
 
-    /// Draws the token at `position` of the sequence from `logits` (`[vocab]`), of those `allowed`.
+    /// Draws the token at `position` of the sequence from `logits` (`[vocab]`), of those `allowed`. What
+    /// is in `scratch` before does not matter.
     ///
     /// # Errors
     /// If a logit is NaN or +∞, or none is above −∞.
@@ -92,10 +91,11 @@ impl Sampler {
     /// # Panics
     /// If there are not as many logits as tokens in the vocabulary.
     pub fn sample(
-        &mut self,
+        &self,
         logits: &[f32],
         allowed: Option<&TokenSet>,
         position: u64,
+        scratch: &mut Scratch,
     ) -> Result<TokenId, SamplingError> {
         assert_eq!(
             logits.len(),
@@ -104,16 +104,16 @@ impl Sampler {
         );
         let largest = largest(logits)?;
         let is_plain =
-            allowed.is_none() && self.seen.is_empty() && self.params.logit_bias.is_empty();
+            allowed.is_none() && self.counts.is_empty() && self.params.logit_bias.is_empty();
         let id = if self.params.temperature == 0.0 && is_plain {
             first_of(logits, largest)
         } else {
-            self.adjust(logits, allowed);
+            self.adjust(logits, allowed, &mut scratch.adjusted);
             if self.params.temperature == 0.0 {
-                let largest = self.adjusted.iter().copied();
-                first_of(&self.adjusted, largest.fold(f32::NEG_INFINITY, f32::max))
+                let largest = scratch.adjusted.iter().copied();
+                first_of(&scratch.adjusted, largest.fold(f32::NEG_INFINITY, f32::max))
             } else {
-                self.draw(position)
+                self.draw(position, scratch)
             }
         };
         id.map(TokenId).ok_or(SamplingError::NoToken)
@@ -121,16 +121,16 @@ impl Sampler {
 
     /// Bias, then repetition, then presence and frequency penalties; nothing is left of what is not
     /// allowed.
-    fn adjust(&mut self, logits: &[f32], allowed: Option<&TokenSet>) {
+    fn adjust(&self, logits: &[f32], allowed: Option<&TokenSet>, adjusted: &mut Vec<f32>) {
         let p = &self.params;
-        self.adjusted.clear();
-        self.adjusted.extend_from_slice(logits);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
         for (id, bias) in &p.logit_bias {
-            self.adjusted[id.0 as usize] += bias;
+            adjusted[id.0 as usize] += bias;
         }
-        for &id in &self.seen {
-            let count = self.counts[id as usize] as f32;
-            let logit = &mut self.adjusted[id as usize];
+        for (&id, &count) in &self.counts {
+            let count = count as f32;
+            let logit = &mut adjusted[id as usize];
             let repeated = if *logit > 0.0 {
                 *logit / p.repetition_penalty
             } else {
@@ -141,7 +141,7 @@ impl Sampler {
             *logit = penalised.min(f32::MAX);
         }
         if let Some(allowed) = allowed {
-            for (id, logit) in self.adjusted.iter_mut().enumerate() {
+            for (id, logit) in adjusted.iter_mut().enumerate() {
                 if !allowed.contains(id) {
                     *logit = f32::NEG_INFINITY;
                 }
@@ -149,14 +149,13 @@ impl Sampler {
         }
     }
 
-    fn draw(&mut self, position: u64) -> Option<u32> {
-        let p = &self.params;
-        self.candidates.fill(&self.adjusted, p.top_k);
-        self.candidates.weigh(p.temperature);
-        self.candidates.keep_top_p(p.top_p);
-        self.candidates.keep_min_p(p.min_p);
-        self.candidates
-            .draw(draw_unit(p.seed, self.sequence, position))
+    fn draw(&self, position: u64, scratch: &mut Scratch) -> Option<u32> {
+        let (p, candidates) = (&self.params, &mut scratch.candidates);
+        candidates.fill(&scratch.adjusted, p.top_k);
+        candidates.weigh(p.temperature);
+        candidates.keep_top_p(p.top_p);
+        candidates.keep_min_p(p.min_p);
+        candidates.draw(draw_unit(p.seed, self.sequence, position))
     }
 }
 

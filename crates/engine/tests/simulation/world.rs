@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redline_engine::{
     EndReason, Engine, EngineOptions, Error, Event, Priority, Progress, Request, RequestId,
-    Sampler, SamplingParams, TokenId,
+    Sampler, SamplingParams, Scratch, TokenId,
 };
 
 use crate::chain::{Chain, VOCAB, link, logits};
@@ -361,6 +361,7 @@ fn text(random: &mut Random, most: usize) -> Vec<TokenId> {
 /// The answer, by the definition: one token after another.
 fn alone(request: &Request, choice: usize) -> (Vec<TokenId>, EndReason) {
     let mut sampler = Sampler::new(&request.sampling, choice as u64, VOCAB);
+    let mut scratch = Scratch::default();
     sampler.observe(&request.prompt);
     let mut last = request
         .prompt
@@ -369,7 +370,9 @@ fn alone(request: &Request, choice: usize) -> (Vec<TokenId>, EndReason) {
     let mut generated = Vec::new();
     while generated.len() < request.max_tokens {
         let position = (request.prompt.len() + generated.len()) as u64;
-        let id = sampler.sample(&logits(last), None, position).unwrap();
+        let id = sampler
+            .sample(&logits(last), None, position, &mut scratch)
+            .unwrap();
         if id == END {
             return (generated, EndReason::Eos);
         }
