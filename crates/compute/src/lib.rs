@@ -27,6 +27,7 @@ pub use backend::{
 pub use cpu::Cpu;
 pub use experts::{ExpertJob, ExpertRows, MAX_EXPERTS_PER_TOKEN, RouteShape, Routing};
 pub use format::Format;
+pub use kernels::exponentials;
 pub use mapping::{Mapping, WeightBytes};
 pub use simd::Isa;
 

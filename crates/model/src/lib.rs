@@ -39,6 +39,6 @@ pub use pooling::{Pooling, UnknownPooling, hidden_rows, normalize};
 pub use properties::{
     Biases, Experts, LayerAttention, LongFactors, NormPlacement, Properties, Rope, Yarn,
 };
-pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId};
+pub use redline_compute::{ARITHMETIC_VERSION, PAGE_POSITIONS, PageId, exponentials};
 pub use redline_gguf::TokenId;
 pub use residency::MappedWeights;

@@ -11,6 +11,7 @@ pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod embed;
 pub(crate) mod experts;
+mod exponentials;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod feed_forward;
 #[cfg(target_arch = "x86_64")]
@@ -46,3 +47,5 @@ mod tiles;
 mod tiles_k;
 #[cfg(target_arch = "x86_64")]
 mod tiles_small;
+
+pub use exponentials::exponentials;

@@ -2,8 +2,16 @@
 
 use std::cmp::Ordering;
 
+use redline_model::exponentials;
+
+use super::PIECE;
+
 /// Candidates ranked at a time, to begin with.
 const FIRST_PIECE: usize = 128;
+/// Logits that are looked at together: where many are cut, all of them at once.
+const GLANCE: usize = 64;
+/// Candidates are ranked in classes: those less than so many temperatures below the best first.
+const CLASSES: [f32; 4] = [2.0, 5.0, 10.0, f32::INFINITY];
 
 /// One token that can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +26,9 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
+    /// The largest logit, and the temperature: since they were weighed.
+    best: f32,
+    temperature: f32,
 }
 
 impl Candidates {
@@ -32,15 +43,23 @@ impl Candidates {
         };
         // Beaten by k tokens already: a later equal one has a higher id and is beaten too.
         let mut beaten = f32::NEG_INFINITY;
-        for (id, &logit) in (0_u32..).zip(logits) {
-            if logit > beaten {
-                self.list.push(Candidate {
-                    id,
-                    logit,
-                    weight: 0.0,
-                });
-                if self.list.len() == room {
-                    beaten = self.keep_top_k(k);
+        for (first, logits) in (0_u32..).step_by(GLANCE).zip(logits.chunks(GLANCE)) {
+            if !logits
+                .iter()
+                .fold(false, |any, logit| any | (*logit > beaten))
+            {
+                continue;
+            }
+            for (id, &logit) in (first..).zip(logits) {
+                if logit > beaten {
+                    self.list.push(Candidate {
+                        id,
+                        logit,
+                        weight: 0.0,
+                    });
+                    if self.list.len() == room {
+                        beaten = self.keep_top_k(k);
+                    }
                 }
             }
         }
@@ -63,39 +82,42 @@ impl Candidates {
     /// Sets the weights: `exp((logit − best) / temperature)`.
     pub(super) fn weigh(&mut self, temperature: f32) {
         let logits = self.list.iter().map(|candidate| candidate.logit);
-        let best = f64::from(logits.fold(f32::NEG_INFINITY, f32::max));
+        self.best = logits.fold(f32::NEG_INFINITY, f32::max);
+        self.temperature = temperature;
+        let best = f64::from(self.best);
         let scale = 1.0 / f64::from(temperature);
-        for candidate in &mut self.list {
-            candidate.weight = libm::exp((f64::from(candidate.logit) - best) * scale);
+        let mut room = [0.0; PIECE];
+        for piece in self.list.chunks_mut(PIECE) {
+            let weights = &mut room[..piece.len()];
+            for (x, candidate) in weights.iter_mut().zip(&*piece) {
+                *x = (f64::from(candidate.logit) - best) * scale;
+            }
+            exponentials(weights);
+            for (candidate, weight) in piece.iter_mut().zip(weights) {
+                candidate.weight = *weight;
+            }
         }
     }
 
     /// Keeps the shortest start of the ranking that reaches `p` of the sum of weights, at least one
-    /// candidate; 1 keeps all. Only as much is ranked as is needed: a vocabulary is long.
+    /// candidate; 1 keeps all. Only as much is ranked as is needed: a vocabulary is long, and most of
+    /// it far below the best.
     pub(super) fn keep_top_p(&mut self, p: f32) {
         if p >= 1.0 {
             return;
         }
         let goal = f64::from(p) * self.total_weight();
-        let (mut reached, mut ranked, mut piece) = (0.0, 0, FIRST_PIECE);
-        while ranked < self.list.len() {
-            let rest = &mut self.list[ranked..];
-            let length = piece.min(rest.len());
-            if length < rest.len() {
-                rest.select_nth_unstable_by(length - 1, by_rank);
-            }
-            let ranking = &mut rest[..length];
-            ranking.sort_unstable_by(by_rank);
-            let within = ranking.iter().position(|candidate| {
-                reached += candidate.weight;
-                reached >= goal
-            });
-            if let Some(index) = within {
-                self.list.truncate(ranked + index + 1);
+        let (mut reached, mut ranked) = (0.0, 0);
+        for class in CLASSES {
+            // By logit, as the ranking is: weights are rounded.
+            let least = self.best - class * self.temperature;
+            let end = ranked + to_front(&mut self.list[ranked..], |c| c.logit >= least);
+            let within = rank_up_to(goal, &mut reached, &mut self.list[ranked..end]);
+            if let Some(count) = within {
+                self.list.truncate(ranked + count);
                 break;
             }
-            ranked += length;
-            piece *= 4;
+            ranked = end;
         }
         self.sort_by_id();
     }
@@ -131,6 +153,43 @@ impl Candidates {
     fn sort_by_id(&mut self) {
         self.list.sort_unstable_by_key(|candidate| candidate.id);
     }
+}
+
+/// Moves those that are wanted to the front, in any order, and counts them.
+fn to_front(list: &mut [Candidate], is_wanted: impl Fn(&Candidate) -> bool) -> usize {
+    let mut count = 0;
+    for index in 0..list.len() {
+        if is_wanted(&list[index]) {
+            list.swap(count, index);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Ranks as many as it takes for their weights, added to what is `reached`, to reach the goal, and
+/// counts them; `None` if all of them do not.
+fn rank_up_to(goal: f64, reached: &mut f64, list: &mut [Candidate]) -> Option<usize> {
+    let (mut ranked, mut piece) = (0, FIRST_PIECE);
+    while ranked < list.len() {
+        let rest = &mut list[ranked..];
+        let length = piece.min(rest.len());
+        if length < rest.len() {
+            rest.select_nth_unstable_by(length - 1, by_rank);
+        }
+        let ranking = &mut rest[..length];
+        ranking.sort_unstable_by(by_rank);
+        let within = ranking.iter().position(|candidate| {
+            *reached += candidate.weight;
+            *reached >= goal
+        });
+        if let Some(index) = within {
+            return Some(ranked + index + 1);
+        }
+        ranked += length;
+        piece *= 4;
+    }
+    None
 }
 
 /// Larger logits first, lower ids first among equals. No logit is NaN.

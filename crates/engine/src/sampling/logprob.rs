@@ -1,7 +1,8 @@
 //! How likely tokens are under the model's own logits.
 
-use redline_model::TokenId;
+use redline_model::{TokenId, exponentials};
 
+use super::PIECE;
 use crate::Logprob;
 
 /// Natural logarithm of the probability of `id` under `logits` (`[vocab]`): `logit[id] − ln Σ exp(logit)`,
@@ -42,10 +43,16 @@ pub(crate) fn logprob(logits: &[f32], id: TokenId, top: usize) -> Logprob {
 /// The largest logit `m`, and `ln Σ exp(logit − m)`.
 fn log_sum(logits: &[f32]) -> (f64, f64) {
     let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| libm::exp(f64::from(logit) - largest))
-        .sum();
+    let mut sum = 0.0;
+    let mut room = [0.0; PIECE];
+    for piece in logits.chunks(PIECE) {
+        let shares = &mut room[..piece.len()];
+        for (x, logit) in shares.iter_mut().zip(piece) {
+            *x = f64::from(*logit) - largest;
+        }
+        exponentials(shares);
+        sum = shares.iter().fold(sum, |sum, share| sum + share);
+    }
     (largest, libm::log(sum))
 }
 

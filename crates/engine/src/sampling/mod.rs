@@ -11,6 +11,9 @@ mod params;
 mod random;
 mod sampler;
 
+/// Exponentials that are taken at a time.
+const PIECE: usize = 1024;
+
 pub use logprob::log_probability;
 pub(crate) use logprob::logprob;
 pub use params::SamplingParams;
