@@ -32,7 +32,8 @@ fn main() {
     let file = ModelFile::open(path.as_ref()).unwrap();
     let load = LoadOptions {
         context: Some(prompt + generated),
-        kv_pages: Some(most * pages_for(prompt + generated)),
+        // One more each: a scheduler without spare pages keeps sequences waiting.
+        kv_pages: Some(most * (1 + pages_for(prompt + generated))),
         max_logit_rows: most,
         ..LoadOptions::default()
     };
@@ -60,7 +61,8 @@ fn main() {
     }
 }
 
-/// Seconds until every sequence has its first token, and tokens a second from then on.
+/// Seconds until every sequence has its first token, and tokens a second from then on until the first
+/// has its last: all of them in every step, as the peer counts.
 fn run(
     engine: &mut Engine<Model<Cpu>>,
     prompt: usize,
@@ -74,18 +76,32 @@ fn run(
             .unwrap();
     }
     let start = Instant::now();
-    let (mut events, mut begun, mut all_begun, mut after) = (Vec::new(), 0, start, 0);
+    let (mut events, mut begun, mut ended) = (Vec::new(), 0, 0);
+    // When all had begun, and tokens and time since then.
+    let mut all_begun: Option<Instant> = None;
+    let (mut tokens, mut decoding) = (0, Duration::ZERO);
     while engine.step(&mut |_| false, &mut events).unwrap() != Progress::Idle {
+        let is_counted = all_begun.is_some() && ended == 0;
         for event in events.drain(..) {
-            if let Event::Token { token, .. } = event {
-                after += usize::from(all_begun > start);
-                begun += usize::from(token.index == 0);
+            match event {
+                Event::Token { token, .. } => {
+                    tokens += usize::from(is_counted);
+                    begun += usize::from(token.index == 0);
+                }
+                Event::End { .. } => ended += 1,
+                Event::PromptLogprobs { .. } => {}
             }
         }
-        if begun == count && all_begun == start {
-            all_begun = Instant::now();
+        if let Some(all_begun) = all_begun.filter(|_| is_counted) {
+            decoding = all_begun.elapsed();
+        } else if begun == count && all_begun.is_none() {
+            assert_eq!(
+                ended, 0,
+                "a sequence ended before another began: generate more"
+            );
+            all_begun = Some(Instant::now());
         }
     }
-    let prefill = all_begun.duration_since(start).as_secs_f64();
-    (prefill, after as f64 / all_begun.elapsed().as_secs_f64())
+    let prefill = all_begun.unwrap().duration_since(start).as_secs_f64();
+    (prefill, tokens as f64 / decoding.as_secs_f64())
 }

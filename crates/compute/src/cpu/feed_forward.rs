@@ -38,11 +38,9 @@ pub(super) fn run(
         out.set_tokens(tokens);
     }
     #[cfg(target_arch = "x86_64")]
-    if let Some(groups) = kernels::gates(
-        cpu.isa,
-        tokens,
-        [&gate, &up, &down].map(|job| job.weights.format),
-    ) {
+    let shapes = [&gate, &up, &down].map(|job| (job.weights.format, job.weights.cols));
+    #[cfg(target_arch = "x86_64")]
+    if let Some(groups) = kernels::gates(cpu.isa, tokens, shapes) {
         in_panels(cpu, input, (activation, [&gate, &up]), groups);
         let dispatch = Dispatch {
             isa: cpu.isa,

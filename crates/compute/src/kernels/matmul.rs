@@ -64,7 +64,9 @@ pub(crate) fn quantized(isa: Isa, tile: Tile<'_, '_>, x: &QuantizedRows) {
     match isa {
         Isa::Scalar => by_specification(tile, x),
         #[cfg(target_arch = "x86_64")]
-        _ if strips::wanted(isa, &tile) => by_strips(tile, x),
+        _ if strips::wanted(isa, (tile.weights.format, tile.weights.cols), tokens) => {
+            by_strips(tile, x)
+        }
         #[cfg(target_arch = "x86_64")]
         isa if panel::wanted(isa, x.group, tokens) => {
             let (format, x) = (tile.weights.format, &x.slabs);
@@ -330,15 +332,19 @@ fn on_panels(isa: Isa, format: Format, work: impl panel::Work) {
     }
 }
 
-/// How [`gated`] takes gate and up of such formats for so many tokens, on their way to a product with
-/// `down`: what their input is quantised in, and what comes out. `None`: it does not.
+/// How [`gated`] takes gate and up of such formats and columns for so many tokens, on their way to a
+/// product with `down`: what their input is quantised in, and what comes out. `None`: it does not.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn gates(isa: Isa, tokens: usize, [gate, up, down]: [Format; 3]) -> Option<[Group; 2]> {
-    let wanted = isa != Isa::Scalar && tokens > strips::MAX_TOKENS && gate == up;
-    match (activation_group(gate), activation_group(down)) {
-        (Some(from), Some(to)) if wanted => Some([from, to]),
-        _ => None,
-    }
+pub(crate) fn gates(
+    isa: Isa,
+    tokens: usize,
+    [gate, up, down]: [(Format, usize); 3],
+) -> Option<[Group; 2]> {
+    let groups = [activation_group(gate.0)?, activation_group(down.0)?];
+    let by_themselves = tokens <= strips::FEW_TOKENS
+        || [gate, down].iter().all(|w| strips::wanted(isa, *w, tokens));
+    let wanted = isa != Isa::Scalar && gate.0 == up.0 && !by_themselves;
+    wanted.then_some(groups)
 }
 
 /// Does the work of a gated half with the vectors or tiles of `isa`.

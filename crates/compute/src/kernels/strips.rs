@@ -11,6 +11,7 @@ use super::formats_small::{SmallFormat, TableFormat};
 use super::matmul::{Tile, far, prefetch};
 use super::quantized::{Group, activation_group};
 use super::slabs::{self, Slab, Slabs};
+use crate::Format;
 use crate::quant::{
     BlockIq4Nl, BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks,
 };
@@ -18,8 +19,13 @@ use crate::simd::{Avx512, BlockLanes, Isa, Kernel, Lanes, Quads, Simd, Sixteen};
 
 /// Tokens for which the kernels of a token at a time are faster.
 pub(super) const MIN_TOKENS: usize = 2;
-/// Tokens for which panels are not faster.
-pub(super) const MAX_TOKENS: usize = 24;
+/// Tokens for which panels are not faster on AVX-512. Four slabs of tokens share a panel's broadcasts;
+/// fewer do not, and wait for them.
+const MAX_TOKENS: usize = 48;
+/// Tokens for which tiles are not faster, nor panels of rows that are longer than [`NEAR`].
+pub(super) const FEW_TOKENS: usize = 24;
+/// Columns of dozens of tokens that every strip finds in a core's own cache.
+const NEAR: usize = 2048;
 /// The slabs they stand in.
 const SLABS: usize = MAX_TOKENS.div_ceil(slabs::TOKENS);
 /// Weight rows of a strip.
@@ -27,12 +33,17 @@ const ROWS: usize = 16;
 /// Blocks whose scales are read together.
 const STEP: usize = 4;
 
-/// Whether a tile is filled in strips.
-pub(super) fn wanted(isa: Isa, tile: &Tile<'_, '_>) -> bool {
-    matches!(isa, Isa::Avx512 | Isa::Amx)
-        && activation_group(tile.weights.format) == Some(Group::Small)
-        && (MIN_TOKENS..=MAX_TOKENS).contains(&tile.tokens)
-        && tile.weights.cols >= 32 * STEP
+/// Whether products of weights of a format and so many columns with so many tokens are computed in
+/// strips.
+pub(super) fn wanted(isa: Isa, (format, cols): (Format, usize), tokens: usize) -> bool {
+    let most = match isa {
+        Isa::Scalar | Isa::Avx2 => return false,
+        Isa::Avx512 if cols <= NEAR => MAX_TOKENS,
+        Isa::Avx512 | Isa::Amx => FEW_TOKENS,
+    };
+    (MIN_TOKENS..=most).contains(&tokens)
+        && activation_group(format) == Some(Group::Small)
+        && cols >= 32 * STEP
 }
 
 /// What a 32-weight format does in a strip.

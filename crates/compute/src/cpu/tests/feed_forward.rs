@@ -94,7 +94,7 @@ fn it_is_its_parts_in_every_format() {
             Activation::ClampedSwiglu,
         ] {
             let network = Network::new(activation, [format; 3], hidden, true);
-            for tokens in [1, 3, 26] {
+            for tokens in [1, 3, 26, 50] {
                 network.check(tokens);
             }
         }

@@ -24,6 +24,8 @@ fn many_tokens_give_the_same_bits_everywhere() {
                 (16, 16),
                 (33, 17),
                 (35, 24),
+                (34, 33),
+                (35, 48),
                 (70, 49),
                 (17, 530),
             ] {
