@@ -101,27 +101,29 @@ pub(super) fn table_bytes(table: &[u8; 16], x: __m512i) -> __m512i {
 }
 
 /// By assembly, with the token's address in one register: the compiler would add an index, which
-/// makes two operations of each broadcast product.
+/// makes two operations of each broadcast product. Two sums, since one would wait for itself longer
+/// than other tokens' products can fill.
 ///
 /// # Safety
 /// `token` is less than 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn strip_dots(quads: [Quads; 8], x: &[Sixteen<Quad>; 8], token: usize) -> __m512i {
-    let mut acc = _mm512_setzero_si512();
+    let (mut first, mut last) = (_mm512_setzero_si512(), _mm512_setzero_si512());
     // SAFETY: the instructions are AVX-512 VNNI; each reads one of sixteen quads in each of the
     // eight lines of 64 bytes.
     unsafe {
         asm!(
-            "vpdpbusd {acc}, {q0}, dword ptr [{x}]{{1to16}}",
-            "vpdpbusd {acc}, {q1}, dword ptr [{x} + 64]{{1to16}}",
-            "vpdpbusd {acc}, {q2}, dword ptr [{x} + 128]{{1to16}}",
-            "vpdpbusd {acc}, {q3}, dword ptr [{x} + 192]{{1to16}}",
-            "vpdpbusd {acc}, {q4}, dword ptr [{x} + 256]{{1to16}}",
-            "vpdpbusd {acc}, {q5}, dword ptr [{x} + 320]{{1to16}}",
-            "vpdpbusd {acc}, {q6}, dword ptr [{x} + 384]{{1to16}}",
-            "vpdpbusd {acc}, {q7}, dword ptr [{x} + 448]{{1to16}}",
-            acc = inout(zmm_reg) acc,
+            "vpdpbusd {first}, {q0}, dword ptr [{x}]{{1to16}}",
+            "vpdpbusd {last}, {q4}, dword ptr [{x} + 256]{{1to16}}",
+            "vpdpbusd {first}, {q1}, dword ptr [{x} + 64]{{1to16}}",
+            "vpdpbusd {last}, {q5}, dword ptr [{x} + 320]{{1to16}}",
+            "vpdpbusd {first}, {q2}, dword ptr [{x} + 128]{{1to16}}",
+            "vpdpbusd {last}, {q6}, dword ptr [{x} + 384]{{1to16}}",
+            "vpdpbusd {first}, {q3}, dword ptr [{x} + 192]{{1to16}}",
+            "vpdpbusd {last}, {q7}, dword ptr [{x} + 448]{{1to16}}",
+            first = inout(zmm_reg) first,
+            last = inout(zmm_reg) last,
             q0 = in(zmm_reg) quads[0],
             q1 = in(zmm_reg) quads[1],
             q2 = in(zmm_reg) quads[2],
@@ -134,7 +136,7 @@ unsafe fn strip_dots(quads: [Quads; 8], x: &[Sixteen<Quad>; 8], token: usize) ->
             options(pure, readonly, nostack, preserves_flags),
         );
     }
-    acc
+    _mm512_add_epi32(first, last)
 }
 
 /// Word `i` of lane `l` of vector `j` from word `j` of lane `l` of vector `i`.
