@@ -10,21 +10,19 @@
     reason = "a measurement's command"
 )]
 
-use std::ops::ControlFlow;
-use std::sync::atomic::AtomicBool;
+mod support;
 
-use redline_compute::{Cpu, Isa};
+use redline_compute::Cpu;
 use redline_engine::{Drafts, Engine, EngineOptions, Request, SamplingParams, TokenId};
-use redline_model::{LoadOptions, Model, ModelFile, pages_for};
+use redline_model::{LoadOptions, Model, pages_for};
+
+use support::{answer, arguments, load, median};
 
 /// Answers of each text and way.
 const ROUNDS: u64 = 7;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments = arguments();
     let [model, draft, threads, tokens, ids @ ..] = arguments.as_slice() else {
         println!("expected: MODEL.gguf DRAFT.gguf THREADS TOKENS [IDS]");
         return;
@@ -36,9 +34,14 @@ fn main() {
     let noise = (0..64_u64).map(|i| TokenId((i.wrapping_mul(0x9e37_79b9) >> 7) as u32 % 20_000));
     let noise: Vec<TokenId> = noise.collect();
     let context = 64.max(ids.len()) + tokens;
-    let mut plain = Engine::new(load(model, threads, context), EngineOptions::default());
-    let guessing = Engine::new(load(model, threads, context), EngineOptions::default());
-    let draft = Box::new(load(draft, threads, context));
+    let options = LoadOptions {
+        context: Some(context),
+        kv_pages: Some(pages_for(context) + 1),
+        ..LoadOptions::default()
+    };
+    let mut plain = Engine::new(load(model, threads, &options), EngineOptions::default());
+    let guessing = Engine::new(load(model, threads, &options), EngineOptions::default());
+    let draft = Box::new(load(draft, threads, &options));
     let mut guessing = guessing.with_draft(draft).unwrap();
     for (text, prompt, temperature) in [
         ("prompt", &ids, 0.0),
@@ -59,9 +62,9 @@ fn main() {
                 },
                 ..Request::new(prompt.clone(), tokens)
             };
-            let (one, expected, _) = answer(&mut plain, request(false));
-            let (two, looked_up, _) = answer(&mut plain, request(true));
-            let (three, drafted, guesses) = answer(&mut guessing, request(true));
+            let (one, expected, _) = timed(&mut plain, request(false));
+            let (two, looked_up, _) = timed(&mut plain, request(true));
+            let (three, drafted, guesses) = timed(&mut guessing, request(true));
             assert!(expected == looked_up && expected == drafted, "other ids");
             lookup.push(one / two);
             both.push(one / three);
@@ -79,28 +82,10 @@ fn main() {
     }
 }
 
-fn load(path: &str, threads: usize, context: usize) -> Model<Cpu> {
-    let file = ModelFile::open(path.as_ref()).unwrap();
-    let options = LoadOptions {
-        context: Some(context),
-        kv_pages: Some(pages_for(context) + 1),
-        ..LoadOptions::default()
-    };
-    let backend = Cpu::new(Isa::detect(), threads);
-    Model::load(&file, &file.gguf().unwrap(), backend, &options, &mut |_| ()).unwrap()
-}
-
 /// Seconds, ids and guesses.
-fn answer(engine: &mut Engine<Model<Cpu>>, request: Request) -> (f64, Vec<TokenId>, Drafts) {
+fn timed(engine: &mut Engine<Model<Cpu>>, request: Request) -> (f64, Vec<TokenId>, Drafts) {
     engine.clear();
-    let go_on = &mut |_| ControlFlow::Continue(());
-    let outcome = engine.generate(request, &AtomicBool::new(false), go_on);
-    let outcome = outcome.unwrap();
+    let outcome = answer(engine, request);
     let seconds = (outcome.prefill + outcome.decode).as_secs_f64();
     (seconds, outcome.generated, outcome.drafts)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

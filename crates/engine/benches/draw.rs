@@ -7,15 +7,20 @@
     reason = "a measurement's command"
 )]
 
+mod support;
+
 use std::time::Instant;
 
 use redline_engine::{Sampler, SamplingParams, Scratch, TokenId, draw_unit, log_probability};
 
+use support::{arguments, median};
+
 const DRAWS: u64 = 201;
 
 fn main() {
-    let arguments = std::env::args().skip(1).filter(|a| a != "--bench");
-    let sizes: Vec<usize> = arguments.map(|a| a.parse().unwrap()).collect();
+    let sizes: Vec<usize> = (arguments().iter())
+        .map(|argument| argument.parse().unwrap())
+        .collect();
     if sizes.is_empty() {
         println!("expected: VOCAB...");
     }
@@ -33,9 +38,9 @@ fn main() {
                 let id = sampler.sample(&logits, None, position, &mut scratch);
                 u64::from(id.unwrap().0)
             };
-            median(draw)
+            microseconds(draw)
         };
-        let logprob = median(|i| log_probability(&logits, TokenId(i as u32)).to_bits());
+        let logprob = microseconds(|i| log_probability(&logits, TokenId(i as u32)).to_bits());
         println!(
             "{{\"vocab\":{vocab},\"likeliest_us\":{:.1},\"all_us\":{:.1},\"top_p_us\":{:.1},\
              \"top_k_us\":{:.1},\"logprob_us\":{logprob:.1}}}",
@@ -47,9 +52,9 @@ fn main() {
     }
 }
 
-fn median(mut draw: impl FnMut(u64) -> u64) -> f64 {
+fn microseconds(mut draw: impl FnMut(u64) -> u64) -> f64 {
     let mut all = 0;
-    let mut times: Vec<f64> = (0..DRAWS)
+    let times: Vec<f64> = (0..DRAWS)
         .map(|position| {
             let start = Instant::now();
             all ^= draw(position);
@@ -58,6 +63,5 @@ fn median(mut draw: impl FnMut(u64) -> u64) -> f64 {
         .collect();
     // So that no draw is left out.
     assert!(all < u64::MAX);
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    median(times)
 }

@@ -10,15 +10,19 @@
     reason = "a measurement's command"
 )]
 
+mod support;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use redline_compute::{Cpu, Isa};
+use redline_compute::Cpu;
 use redline_engine::{
-    EndReason, Engine, EngineOptions, Event, Outcome, Progress, Request, SamplingParams, TokenId,
+    EndReason, Engine, EngineOptions, Event, Progress, Request, SamplingParams, TokenId,
 };
-use redline_model::{LoadOptions, Model, ModelFile, pages_for};
+use redline_model::{LoadOptions, Model, ModelFile, Properties, pages_for};
+
+use support::{answer, arguments, cores, load, median};
 
 /// Tries of a measurement whose tail is asked for.
 const CANCELS: usize = 50;
@@ -26,10 +30,7 @@ const CANCELS: usize = 50;
 const PAIRS: usize = 5;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments = arguments();
     let (path, only) = match arguments.as_slice() {
         [path] => (path, None),
         [path, only] => (path, Some(only.as_str())),
@@ -39,21 +40,15 @@ fn main() {
         }
     };
     let file = ModelFile::open(path.as_ref()).unwrap();
-    let gguf = file.gguf().unwrap();
-    let trained = redline_model::Properties::from_gguf(&gguf)
-        .unwrap()
-        .context_length;
-    let context = trained.min(8192);
-    let load = LoadOptions {
+    let properties = Properties::from_gguf(&file.gguf().unwrap()).unwrap();
+    let context = properties.context_length.min(8192);
+    let options = LoadOptions {
         context: Some(context),
         kv_pages: Some(2 * pages_for(context)),
         max_logit_rows: 32,
         ..LoadOptions::default()
     };
-    let threads = std::thread::available_parallelism().unwrap().get();
-    let backend = Cpu::new(Isa::detect(), threads);
-    let model = Model::load(&file, &gguf, backend, &load, &mut |_| ()).unwrap();
-    let mut engine = Engine::new(model, EngineOptions::default());
+    let mut engine = Engine::new(load(path, cores(), &options), EngineOptions::default());
     answer(&mut engine, Request::new(random(0, 600), 8));
     let is_asked = |name| only.is_none_or(|only| only == name);
     if is_asked("prefix") {
@@ -76,18 +71,6 @@ fn random(seed: usize, count: usize) -> Vec<TokenId> {
     (0..count)
         .map(|i| TokenId(100 + (mixed(i) % 20_000) as u32))
         .collect()
-}
-
-fn answer(engine: &mut Engine<Model<Cpu>>, request: Request) -> Outcome {
-    let go_on = &mut |_| ControlFlow::Continue(());
-    engine
-        .generate(request, &AtomicBool::new(false), go_on)
-        .unwrap()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The value that one in a hundred exceeds.

@@ -9,17 +9,18 @@
     reason = "a measurement's command"
 )]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
-use redline_compute::{Cpu, Isa};
+use redline_compute::Cpu;
 use redline_engine::{Engine, EngineOptions, Event, Progress, Request, TokenId};
-use redline_model::{LoadOptions, Model, ModelFile, pages_for};
+use redline_model::{LoadOptions, Model, pages_for};
+
+use support::{arguments, cores, load};
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments = arguments();
     let [path, prompt, generated, sequences @ ..] = arguments.as_slice() else {
         println!("expected: MODEL.gguf PROMPT GENERATED SEQUENCES...");
         return;
@@ -28,17 +29,14 @@ fn main() {
     let (prompt, generated) = (number(prompt), number(generated));
     let sequences: Vec<usize> = sequences.iter().map(number).collect();
     let most = sequences.iter().copied().max().unwrap();
-    let threads = std::thread::available_parallelism().unwrap().get();
-    let file = ModelFile::open(path.as_ref()).unwrap();
-    let load = LoadOptions {
+    let for_all = LoadOptions {
         context: Some(prompt + generated),
         // One more each: a scheduler without spare pages keeps sequences waiting.
         kv_pages: Some(most * (1 + pages_for(prompt + generated))),
         max_logit_rows: most,
         ..LoadOptions::default()
     };
-    let backend = Cpu::new(Isa::detect(), threads);
-    let model = Model::load(&file, &file.gguf().unwrap(), backend, &load, &mut |_| ()).unwrap();
+    let model = load(path, cores(), &for_all);
     let options = EngineOptions {
         max_running: most,
         prefix_cache: false,

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use redline_model::{
-    Error as ModelError, Forward, LogitRows, Observer, PageId, Pooling, SequenceStep, StepPlan,
-    TokenId, normalize, pages_for,
+    Error as ModelError, Forward, ForwardShape, LogitRows, MAX_SEQUENCES, Observer, PAGE_POSITIONS,
+    PageId, Pooling, SequenceStep, StepPlan, TokenId, normalize, pages_for,
 };
 
 use crate::Progress;
@@ -66,10 +66,9 @@ impl<F: Forward> EmbeddingEngine<F> {
     /// Tokens of a text, at most: it must fit in one step, since each token sees all others.
     #[must_use]
     pub fn context_length(&self) -> usize {
-        let model = &self.forward;
-        let context = model.context_length().min(model.max_step_tokens());
-        let positions = model.page_count() * redline_model::PAGE_POSITIONS;
-        context.min(model.max_logit_rows()).min(positions)
+        let shape = self.forward.shape();
+        let positions = shape.page_count * PAGE_POSITIONS;
+        shape.context_length.min(step_tokens(shape)).min(positions)
     }
 
     /// Jobs that are not over.
@@ -150,11 +149,8 @@ impl<F: Forward> EmbeddingEngine<F> {
 
     /// Texts of the next step, by job and number: one of each job in turn, until one does not fit.
     fn plan(&self) -> Vec<(usize, usize)> {
-        let tokens = self
-            .forward
-            .max_step_tokens()
-            .min(self.forward.max_logit_rows());
-        let (mut tokens, mut pages) = (tokens, self.forward.page_count());
+        let shape = self.forward.shape();
+        let (mut tokens, mut pages) = (step_tokens(shape), shape.page_count);
         let mut turns = Vec::new();
         for round in 0.. {
             let before = turns.len();
@@ -162,7 +158,8 @@ impl<F: Forward> EmbeddingEngine<F> {
                 let Some(text) = job.texts.get(job.rows.len() + round) else {
                     continue;
                 };
-                if text.len() > tokens || pages_for(text.len()) > pages {
+                let is_full = turns.len() == MAX_SEQUENCES;
+                if is_full || text.len() > tokens || pages_for(text.len()) > pages {
                     return turns;
                 }
                 tokens -= text.len();
@@ -183,7 +180,9 @@ impl<F: Forward> EmbeddingEngine<F> {
         ids: &[EmbeddingId],
         break_off: &mut dyn FnMut(&[EmbeddingId]) -> bool,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
-        let pages: Vec<PageId> = (0..self.forward.page_count() as u32).map(PageId).collect();
+        let pages: Vec<PageId> = (0..self.forward.shape().page_count as u32)
+            .map(PageId)
+            .collect();
         let mut free = &pages[..];
         let steps: Vec<SequenceStep<'_>> = (turns.iter())
             .map(|(job, text)| {
@@ -214,6 +213,11 @@ impl<F: Forward> EmbeddingEngine<F> {
         });
         Ok(embeddings.collect())
     }
+}
+
+/// Tokens of a step, at most: all of them give a row.
+fn step_tokens(shape: ForwardShape) -> usize {
+    shape.max_step_tokens.min(shape.max_logit_rows)
 }
 
 /// Ends a step between two halves of a layer.

@@ -145,10 +145,10 @@ impl<F: Forward> Engine<F> {
             "a step computes at least one token"
         );
         let scheduler = Scheduler::new(Limits {
-            context: forward.context_length(),
-            pages: forward.page_count(),
-            step_tokens: options.chunk_tokens.min(forward.max_step_tokens()),
-            logit_rows: forward.max_logit_rows(),
+            context: forward.shape().context_length,
+            pages: forward.shape().page_count,
+            step_tokens: options.chunk_tokens.min(forward.shape().max_step_tokens),
+            logit_rows: forward.shape().max_logit_rows,
             window: forward.attention_window(),
             running: options.max_running,
             waiting: options.max_waiting,
@@ -238,7 +238,7 @@ impl<F: Forward> Engine<F> {
         }
         let now = self.now();
         let id = RequestId(self.next_request);
-        let vocab = self.forward.vocab_size();
+        let vocab = self.forward.shape().vocab_size;
         let request = Arc::new(request);
         let lines = (0..request.choices)
             .map(|choice| Line::new(&request, id, choice, vocab, now))
@@ -263,7 +263,7 @@ impl<F: Forward> Engine<F> {
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
-        let errors = request.field_errors(self.forward.vocab_size());
+        let errors = request.field_errors(self.forward.shape().vocab_size);
         if !errors.is_empty() {
             return Err(Error::InvalidRequest(errors));
         }
@@ -391,7 +391,7 @@ impl<F: Forward> Engine<F> {
             under_way: UnderWay::new(plan, lines),
             break_off,
         };
-        let vocab = forward.vocab_size();
+        let vocab = forward.shape().vocab_size;
         // What a rule allows next may take long to find out: another thread does it meanwhile.
         let mut ruled: Vec<&mut Line> = (lines.iter_mut())
             .filter(|(id, line)| line.needs_rule() && plan.computes(**id))

@@ -20,7 +20,7 @@ impl<F: Forward> Engine<F> {
     /// If its vocabulary is not as large as the model's. That tokens mean the same is for the caller
     /// to know.
     pub fn with_draft(mut self, draft: Box<dyn Forward + Send>) -> Result<Self, Error> {
-        let (expected, found) = (self.forward.vocab_size(), draft.vocab_size());
+        let (expected, found) = (self.forward.shape().vocab_size, draft.shape().vocab_size);
         if expected != found {
             return Err(Error::DraftVocabulary { expected, found });
         }

@@ -4,37 +4,24 @@
 #[path = "simulation/chain.rs"]
 #[allow(dead_code, reason = "shared with the simulation")]
 mod chain;
-#[path = "simulation/random.rs"]
+#[path = "simulation/clock.rs"]
 #[allow(dead_code, reason = "shared with the simulation")]
-mod random;
+mod clock;
 
-use std::cell::Cell;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redline_engine::{
     EndReason, Engine, EngineOptions, Error, Event, GeneratedToken, Outcome, Progress, Request,
     SamplingParams, TokenId, UnderWay,
 };
 use redline_model::{
-    Error as ModelError, Forward, LogitRows, Observer, PageId, PlanError, StepPlan,
+    Error as ModelError, Forward, ForwardShape, LogitRows, Observer, PageId, PlanError, StepPlan,
 };
 
 use chain::{Chain, VOCAB, logits};
-use random::{Random, mix};
-
-thread_local! {
-    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static START: Instant = Instant::now();
-}
-
-fn clock() -> Instant {
-    START.with(|start| *start + NOW.get())
-}
-
-fn tick(micros: u64) {
-    NOW.set(NOW.get() + Duration::from_micros(micros));
-}
+use clock::{clock, passed, tick};
+use redline_testkit::{Random, mix};
 
 /// What a draft model was asked.
 #[derive(Debug, Default)]
@@ -43,6 +30,8 @@ struct Log {
     steps: Vec<(usize, usize)>,
     /// Fails the step with this number.
     fails_at: Option<usize>,
+    /// Tokens it says it has beyond those of the model.
+    more_tokens: usize,
 }
 
 /// A draft model that keeps a log.
@@ -50,24 +39,11 @@ struct Log {
 struct Logged(Chain, Arc<Mutex<Log>>);
 
 impl Forward for Logged {
-    fn vocab_size(&self) -> usize {
-        self.0.vocab_size()
-    }
-
-    fn context_length(&self) -> usize {
-        self.0.context_length()
-    }
-
-    fn page_count(&self) -> usize {
-        self.0.page_count()
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        self.0.max_step_tokens()
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        self.0.max_logit_rows()
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: VOCAB + self.1.lock().unwrap().more_tokens,
+            ..self.0.shape()
+        }
     }
 
     fn copy_page(&mut self, from: PageId, to: PageId) {
@@ -188,9 +164,9 @@ fn tokens(answers: Answers) -> Vec<Vec<GeneratedToken>> {
 }
 
 fn seconds(run: impl FnOnce()) -> f64 {
-    let start = NOW.get();
+    let start = passed();
     run();
-    (NOW.get() - start).as_secs_f64()
+    (passed() - start).as_secs_f64()
 }
 
 #[test]
@@ -357,40 +333,13 @@ fn one_that_fails_is_asked_no_more_and_no_answer_fails() {
 
 #[test]
 fn one_of_another_vocabulary_is_refused_with_both_sizes() {
-    /// One token more.
-    #[derive(Debug)]
-    struct Larger(Chain);
-    impl Forward for Larger {
-        fn vocab_size(&self) -> usize {
-            VOCAB + 1
-        }
-        fn context_length(&self) -> usize {
-            self.0.context_length()
-        }
-        fn page_count(&self) -> usize {
-            self.0.page_count()
-        }
-        fn max_step_tokens(&self) -> usize {
-            self.0.max_step_tokens()
-        }
-        fn max_logit_rows(&self) -> usize {
-            self.0.max_logit_rows()
-        }
-        fn copy_page(&mut self, from: PageId, to: PageId) {
-            self.0.copy_page(from, to);
-        }
-        fn forward(
-            &mut self,
-            plan: &StepPlan<'_>,
-            observer: &mut dyn Observer,
-        ) -> Result<&[f32], ModelError> {
-            self.0.forward(plan, observer)
-        }
-    }
     let engine = Engine::new(model(64), EngineOptions::default());
-    let error = engine
-        .with_draft(Box::new(Larger(draft(RIGHT))))
-        .unwrap_err();
+    let log = Log {
+        more_tokens: 1,
+        ..Log::default()
+    };
+    let larger = Logged(draft(RIGHT), Arc::new(Mutex::new(log)));
+    let error = engine.with_draft(Box::new(larger)).unwrap_err();
     assert!(matches!(
         error,
         Error::DraftVocabulary {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use redline_engine::{Embedding, EmbeddingEngine, EmbeddingId, PageId, Progress, TokenId};
-use redline_model::{Error as ModelError, Forward, Observer, Pooling, StepPlan, pages_for};
+use redline_model::{
+    Error as ModelError, Forward, ForwardShape, Observer, Pooling, StepPlan, pages_for,
+};
 
 const STEP: usize = 100;
 const PAGES: usize = 4;
@@ -14,30 +16,20 @@ const PAGES: usize = 4;
 #[derive(Debug, Default)]
 struct Ids {
     rows: Vec<f32>,
-    /// Texts of each step.
-    steps: Vec<usize>,
     fails: bool,
+    /// Tokens of a step, and pages, beyond `STEP` and `PAGES`.
+    more: usize,
 }
 
 impl Forward for Ids {
-    fn vocab_size(&self) -> usize {
-        1000
-    }
-
-    fn context_length(&self) -> usize {
-        STEP
-    }
-
-    fn page_count(&self) -> usize {
-        PAGES
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        STEP
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        STEP
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: 1000,
+            context_length: STEP,
+            page_count: PAGES + self.more,
+            max_step_tokens: STEP + self.more,
+            max_logit_rows: STEP + self.more,
+        }
     }
 
     fn copy_page(&mut self, _: PageId, _: PageId) {}
@@ -63,11 +55,11 @@ impl Forward for Ids {
         own.sort_unstable();
         own.dedup();
         assert_eq!(own.len(), pages.len(), "each text has pages of its own");
-        assert!(tokens <= STEP && pages.len() <= PAGES);
+        let shape = self.shape();
+        assert!(tokens <= shape.max_step_tokens && pages.len() <= shape.page_count);
         for sequence in plan.sequences {
             assert_eq!(sequence.pages.len(), pages_for(sequence.tokens.len()));
         }
-        self.steps.push(plan.sequences.len());
         let tokens = plan.sequences.iter().flat_map(|sequence| sequence.tokens);
         self.rows = tokens.flat_map(|token| [token.0 as f32, 1.0]).collect();
         Ok(&self.rows)
@@ -184,4 +176,19 @@ fn what_fails_is_told_once_and_others_go_on() {
         assert_eq!(failed, [expected]);
     }
     assert_eq!(engine.step(&mut |_| false, &mut Vec::new()), Progress::Idle);
+}
+
+#[test]
+fn no_step_has_more_texts_than_a_model_takes() {
+    let wide = Ids {
+        more: 1000,
+        ..Ids::default()
+    };
+    let mut engine = engine(wide);
+    engine.submit((0..300).map(|last| text(1, last)).collect());
+    let mut done = Vec::new();
+    assert_eq!(engine.step(&mut |_| false, &mut done), Progress::Step);
+    assert!(done.is_empty(), "{done:?}");
+    engine.step(&mut |_| false, &mut done);
+    assert_eq!(done[0].rows.as_ref().unwrap().len(), 300);
 }

@@ -12,7 +12,8 @@ use redline_engine::{
     SamplingParams, Scratch, TokenId,
 };
 use redline_model::{
-    Error as ModelError, Forward, LogitRows, Observer, PAGE_POSITIONS, PageId, PlanError, StepPlan,
+    Error as ModelError, Forward, ForwardShape, LogitRows, Observer, PAGE_POSITIONS, PageId,
+    PlanError, StepPlan,
 };
 
 const VOCAB: usize = 100;
@@ -42,24 +43,14 @@ struct Script {
 }
 
 impl Forward for Script {
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-
-    fn context_length(&self) -> usize {
-        CONTEXT
-    }
-
-    fn page_count(&self) -> usize {
-        8
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        64
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        1
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: VOCAB,
+            context_length: CONTEXT,
+            page_count: 8,
+            max_step_tokens: 64,
+            max_logit_rows: 1,
+        }
     }
 
     fn copy_page(&mut self, from: PageId, to: PageId) {
@@ -80,7 +71,7 @@ impl Forward for Script {
             panic!("one sequence")
         };
         assert!(
-            sequence.tokens.len() <= self.max_step_tokens(),
+            sequence.tokens.len() <= self.shape().max_step_tokens,
             "a step too long"
         );
         let step = self.steps.len();

@@ -25,7 +25,7 @@ use redline_engine::{
     Sink, TokenId, spawn,
 };
 use redline_model::{LoadOptions, Model, ModelFile};
-use redline_testkit::{SMOLLM2, cached};
+use redline_testkit::{Random, SMOLLM2, cached, kilobytes};
 
 const LONG: Duration = Duration::from_secs(600);
 /// Requests under way at a time.
@@ -81,30 +81,13 @@ impl Sink for Ear {
     }
 }
 
-/// Numbers that look random (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 33) as usize % end
-    }
-
-    fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
-
 /// The request of a number, and its client.
 fn request(number: u64) -> (Request, Client) {
-    let mut random = Random(number);
-    let mut prompt: Vec<TokenId> = (0..1 + random.below(64))
-        .map(|_| TokenId(100 + random.below(40_000) as u32))
+    let mut random = Random::new(number);
+    let mut prompt: Vec<TokenId> = (0..1 + random.index(64))
+        .map(|_| TokenId(100 + random.index(40_000) as u32))
         .collect();
-    match random.below(4) {
+    match random.index(4) {
         // A start that others have too.
         0 => {
             let count = prompt.len().div_ceil(2);
@@ -122,17 +105,17 @@ fn request(number: u64) -> (Request, Client) {
         end_tokens: vec![TokenId(2)],
         time_limit: random.once_in(50).then_some(Duration::from_millis(30)),
         sampling: SamplingParams {
-            temperature: [0.0, 0.7, 1.0][random.below(3)],
-            repetition_penalty: [1.0, 1.2][random.below(2)],
+            temperature: [0.0, 0.7, 1.0][random.index(3)],
+            repetition_penalty: [1.0, 1.2][random.index(2)],
             seed: number,
             ..SamplingParams::default()
         },
-        ..Request::new(prompt, 1 + random.below(16))
+        ..Request::new(prompt, 1 + random.index(16))
     };
-    let client = match random.below(10) {
+    let client = match random.index(10) {
         0 => Client::Cancels(0),
-        1 => Client::Cancels(1 + random.below(8)),
-        2 => Client::Leaves(random.below(8)),
+        1 => Client::Cancels(1 + random.index(8)),
+        2 => Client::Leaves(random.index(8)),
         _ => Client::Stays,
     };
     (request, client)
@@ -255,14 +238,9 @@ impl Crowd {
     }
 }
 
-/// Kilobytes of this process in memory, and those of them that are no file's (proc_pid_status(5)).
+/// Kilobytes of this process in memory, and those of them that are no file's.
 fn resident() -> [u64; 2] {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    ["VmRSS:", "RssAnon:"].map(|name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-        kilobytes.parse().unwrap()
-    })
+    ["VmRSS", "RssAnon"].map(|name| kilobytes(std::process::id(), name))
 }
 
 fn soak(requests: u64) {

@@ -12,7 +12,7 @@ use redline_engine::{
     EndReason, Engine, EngineOptions, Error, Event, Handle, PageId, Request, RequestId, Sink,
     Snapshot, TokenId, spawn,
 };
-use redline_model::{Error as ModelError, Forward, Observer, StepPlan};
+use redline_model::{Error as ModelError, Forward, ForwardShape, Observer, StepPlan};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -27,24 +27,14 @@ struct Model {
 }
 
 impl Forward for Model {
-    fn vocab_size(&self) -> usize {
-        4
-    }
-
-    fn context_length(&self) -> usize {
-        1000
-    }
-
-    fn page_count(&self) -> usize {
-        64
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        512
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        16
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: 4,
+            context_length: 1000,
+            page_count: 64,
+            max_step_tokens: 512,
+            max_logit_rows: 16,
+        }
     }
 
     fn copy_page(&mut self, _: PageId, _: PageId) {}

@@ -13,12 +13,13 @@ use redline_compute::{Cpu, Isa};
 use redline_engine::{EndReason, Engine, EngineOptions, Event, Progress, Request, SamplingParams};
 use redline_grammar::{Grammars, Source};
 use redline_model::{LoadOptions, Model, ModelFile};
+use redline_testkit::Random;
 use redline_testkit::{SMOLLM2, cached};
 use redline_tokenizer::{EncodeOptions, Tokenizer};
 use serde_json::Value;
 use shape::Shape;
 use support::tokenizer;
-use walk::{Random, walk};
+use walk::walk;
 
 /// Schemas a real model answers by.
 const SCHEMAS: u64 = 200;
@@ -29,11 +30,11 @@ fn every_answer_that_a_schema_allows_is_accepted_by_it() {
     let grammars = Grammars::default();
     let mut whole = 0;
     for seed in 0..300 {
-        let shape = Shape::record(&mut Random(seed), 3, true);
+        let shape = Shape::record(&mut Random::new(seed), 3, true);
         let schema = shape.schema();
         let grammar = grammars.compile(&tokenizer, &Source::JsonSchema(schema.clone()));
         let grammar = grammar.unwrap_or_else(|error| panic!("{error}: {schema}"));
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         if let Some(text) = walk(&*grammar, &tokenizer, &mut random, 400) {
             whole += 1;
             let value: Value =
@@ -67,7 +68,7 @@ fn a_real_model_answers_by_200_schemas() {
     let mut shapes = BTreeMap::new();
     for seed in 0..SCHEMAS {
         // A small model that may go on for ever does.
-        let shape = Shape::record(&mut Random(1000 + seed), 2, false);
+        let shape = Shape::record(&mut Random::new(1000 + seed), 2, false);
         let schema = shape.schema();
         let prompt = format!("Person {seed} as JSON:\n\n");
         let grammar = grammars.compile(&tokenizer, &Source::JsonSchema(schema));

@@ -32,8 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..LoadOptions::default()
     };
     let mut model = Model::load(&file, &gguf, Cpu::new(isa, 1), &options, &mut |_| {})?;
-    let pages: Vec<PageId> = (0..model.page_count() as u32).map(PageId).collect();
-    let vocab = model.vocab_size();
+    let pages: Vec<PageId> = (0..model.shape().page_count as u32).map(PageId).collect();
+    let vocab = model.shape().vocab_size;
     let ids: Vec<TokenId> = (0..prompt + steps)
         .map(|position| TokenId((position * 31 % vocab) as u32))
         .collect();

@@ -6,7 +6,7 @@ mod step;
 use redline_compute::{AttentionJob, AttentionSpan, Backend, FeedForward, MatmulJob, PageId};
 
 use crate::load::{Limits, Output};
-use crate::plan::{Forward, MAX_SEQUENCES, Observer, Stage, StepPlan};
+use crate::plan::{Forward, ForwardShape, MAX_SEQUENCES, Observer, Stage, StepPlan};
 use crate::weights::{HalfNorms, LayerWeights, Linear, Network, NormWeights};
 use crate::{Error, Model, Properties};
 use mixture::MixtureScratch;
@@ -73,24 +73,14 @@ impl<B: Backend> Scratch<B> {
 }
 
 impl<B: Backend> Forward for Model<B> {
-    fn vocab_size(&self) -> usize {
-        self.properties.vocab
-    }
-
-    fn context_length(&self) -> usize {
-        self.limits.context
-    }
-
-    fn page_count(&self) -> usize {
-        self.limits.kv_pages
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        self.limits.max_step_tokens
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        self.limits.max_logit_rows
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: self.properties.vocab,
+            context_length: self.limits.context,
+            page_count: self.limits.kv_pages,
+            max_step_tokens: self.limits.max_step_tokens,
+            max_logit_rows: self.limits.max_logit_rows,
+        }
     }
 
     fn attention_window(&self) -> Option<usize> {

@@ -33,7 +33,8 @@ pub use hash::{LogitsHash, logits_hash};
 pub use load::{LoadOptions, LoadProgress, Model, Output};
 pub use memory::MemoryPlan;
 pub use plan::{
-    Forward, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan, pages_for,
+    Forward, ForwardShape, LogitRows, MAX_SEQUENCES, Observer, SequenceStep, Stage, StepPlan,
+    pages_for,
 };
 pub use pooling::{Pooling, UnknownPooling, hidden_rows, normalize};
 pub use properties::{

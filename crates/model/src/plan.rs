@@ -90,18 +90,25 @@ pub trait Observer {
 
 impl Observer for () {}
 
+/// How large a model is, and what it was loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardShape {
+    /// Number of token ids; every id of a plan is below it.
+    pub vocab_size: usize,
+    /// Positions a sequence can have.
+    pub context_length: usize,
+    /// Pages of the KV cache; every page id of a plan is below it.
+    pub page_count: usize,
+    /// Tokens in one step, at most.
+    pub max_step_tokens: usize,
+    /// Rows of logits in one step, at most.
+    pub max_logit_rows: usize,
+}
+
 /// A model, as the engine sees it.
 pub trait Forward {
-    /// Number of token ids; every id of a plan is below it.
-    fn vocab_size(&self) -> usize;
-    /// Positions a sequence can have.
-    fn context_length(&self) -> usize;
-    /// Pages of the KV cache; every page id of a plan is below it.
-    fn page_count(&self) -> usize;
-    /// Tokens in one step, at most.
-    fn max_step_tokens(&self) -> usize;
-    /// Rows of logits in one step, at most.
-    fn max_logit_rows(&self) -> usize;
+    /// The same as long as it lives.
+    fn shape(&self) -> ForwardShape;
 
     /// A distance so that no layer looks at positions further back: a query at position p sees those
     /// above `p - window`. `None` if some layer sees all.

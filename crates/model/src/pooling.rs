@@ -71,7 +71,7 @@ pub fn hidden_rows(
     let pages: Vec<PageId> = (0..pages_for(tokens.len()) as u32).map(PageId).collect();
     let mut rows = Vec::new();
     let mut position = 0;
-    for chunk in tokens.chunks(model.max_step_tokens()) {
+    for chunk in tokens.chunks(model.shape().max_step_tokens) {
         let sequences = [SequenceStep {
             tokens: chunk,
             position,

@@ -34,6 +34,11 @@ impl MappedWeights {
         }
     }
 
+    /// Takes those of another model in.
+    pub fn append(&mut self, mut other: Self) {
+        self.parts.append(&mut other.parts);
+    }
+
     /// All bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -92,5 +97,9 @@ mod tests {
         let weights = MappedWeights::new(&file, &file.gguf().unwrap());
         assert_eq!(weights.bytes(), 2 * 4 * (8 + 80_000));
         assert_eq!(weights.resident_bytes().unwrap(), weights.bytes());
+        let mut both = weights.clone();
+        both.append(weights.clone());
+        assert_eq!(both.bytes(), 2 * weights.bytes());
+        assert_eq!(both.resident_bytes().unwrap(), both.bytes());
     }
 }

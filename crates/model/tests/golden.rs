@@ -90,7 +90,7 @@ fn step<'m>(
     logits: LogitRows,
     observer: &mut dyn Observer,
 ) -> &'m [f32] {
-    let pages: Vec<PageId> = (0..model.page_count() as u32).map(PageId).collect();
+    let pages: Vec<PageId> = (0..model.shape().page_count as u32).map(PageId).collect();
     let sequence = SequenceStep {
         tokens,
         position,
@@ -170,7 +170,7 @@ fn check(folder: &Path, kv_format: KvFormat, tolerances: &Tolerances) -> (f32, u
 
     if generates {
         let expected = (greedy, floats(&reference, "greedy_logits"));
-        let first = argmax(&rows[rows.len() - model.vocab_size()..]);
+        let first = argmax(&rows[rows.len() - model.shape().vocab_size..]);
         let error = decode(&name, &mut model, (first, tokens.len()), &expected);
         assert!(
             error <= tolerances.logits,
@@ -188,7 +188,7 @@ fn decode(
     (mut next, position): (TokenId, usize),
     (greedy, logits): &(Vec<TokenId>, Vec<f32>),
 ) -> f32 {
-    let vocab = model.vocab_size();
+    let vocab = model.shape().vocab_size;
     let rows = greedy.iter().zip(logits.chunks_exact(vocab));
     assert_eq!(rows.len(), greedy.len());
     let mut worst = 0.0_f32;

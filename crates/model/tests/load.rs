@@ -122,7 +122,7 @@ fn options_have_ranges() {
     );
     let model = tiny::load_on(&file, Cpu::new(Isa::detect(), 1), &LoadOptions::default()).unwrap();
     assert_eq!(
-        (model.context_length(), model.page_count()),
+        (model.shape().context_length, model.shape().page_count),
         (CONTEXT, CONTEXT / 64)
     );
 }

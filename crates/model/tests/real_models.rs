@@ -36,7 +36,7 @@ fn load(path: &Path, isa: Isa, threads: usize) -> Model<Cpu> {
 /// The hash of the last token's logits after `tokens` in steps of `chunk`, and its likeliest
 /// successor.
 fn last<B: Backend>(model: &mut Model<B>, tokens: &[TokenId], chunk: usize) -> (u64, u32) {
-    let pages: Vec<PageId> = (0..model.page_count() as u32).map(PageId).collect();
+    let pages: Vec<PageId> = (0..model.shape().page_count as u32).map(PageId).collect();
     let mut logits = Vec::new();
     for (i, tokens) in tokens.chunks(chunk).enumerate() {
         let (position, pages) = (i * chunk, pages.as_slice());

@@ -3,12 +3,13 @@
 use anyhow::{Context as _, bail};
 use redline_compute::Cpu;
 use redline_gguf::{Gguf, TokenId};
-use redline_model::{LoadOptions, MemoryPlan, Model, ModelFile, Properties, pages_for};
+use redline_model::{LoadOptions, MappedWeights, Model, ModelFile, Properties, pages_for};
 use redline_tokenizer::Tokenizer;
 
 use crate::commands::Context;
 use crate::models::{self, Resolved};
-use crate::{memory, session};
+use crate::room::Room;
+use crate::session;
 
 /// The model that it is to guess for.
 #[derive(Debug)]
@@ -16,8 +17,7 @@ pub(crate) struct Main<'a> {
     pub(crate) name: &'a str,
     pub(crate) gguf: &'a Gguf<'a>,
     pub(crate) tokenizer: &'a Tokenizer,
-    /// How it will be loaded.
-    pub(crate) options: &'a LoadOptions,
+    pub(crate) room: &'a Room,
 }
 
 /// A draft model that fits, not loaded.
@@ -25,7 +25,7 @@ pub(crate) struct Main<'a> {
 pub(crate) struct Draft {
     resolved: Resolved,
     file: ModelFile,
-    options: LoadOptions,
+    room: Room,
 }
 
 impl Draft {
@@ -49,35 +49,29 @@ impl Draft {
         let properties = Properties::from_gguf(&gguf).with_context(cannot_use)?;
         let rows = Properties::from_gguf(main.gguf)?.vocab;
         check(main.tokenizer, rows, &tokenizer, properties.vocab).with_context(cannot_use)?;
-        let positions = main
-            .options
-            .context
-            .map_or(properties.context_length, |positions| {
-                positions.min(properties.context_length)
-            });
+        let (as_main, trained) = (main.room.options(), properties.context_length);
+        let positions = (as_main.context).map_or(trained, |positions| positions.min(trained));
         let options = LoadOptions {
             context: Some(positions),
-            kv_pages: Some(main.options.kv_pages.unwrap_or(pages_for(positions))),
-            ..main.options.clone()
+            kv_pages: Some(as_main.kv_pages.unwrap_or(pages_for(positions))),
+            ..as_main.clone()
         };
-        let plan = MemoryPlan::new(&gguf, &options).with_context(cannot_use)?;
-        let both = MemoryPlan::new(main.gguf, main.options)?;
-        let bytes = both.total_bytes().saturating_add(plan.total_bytes());
-        memory::check_bytes("both models", bytes).with_context(cannot_use)?;
+        let room = main.room.beside(&gguf, options).with_context(cannot_use)?;
         Ok(Some(Self {
             resolved,
             file,
-            options,
+            room,
         }))
     }
 
-    /// Loads it.
+    /// Loads it, and says where its weights are.
     ///
     /// # Errors
     /// If it is not a model that can be run.
-    pub(crate) fn load(&self, context: &Context) -> anyhow::Result<Model<Cpu>> {
+    pub(crate) fn load(&self, context: &Context) -> anyhow::Result<(Model<Cpu>, MappedWeights)> {
         let gguf = session::parse(&self.file, &self.resolved)?;
-        session::load(&self.file, &gguf, &self.resolved, &self.options, context)
+        let model = session::load(&self.file, &gguf, &self.resolved, &self.room, context)?;
+        Ok((model, MappedWeights::new(&self.file, &gguf)))
     }
 
     /// What it is called.

@@ -86,9 +86,9 @@ pub(crate) fn surprisals(
     threads: NonZeroUsize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<f64>, Error> {
-    let vocab = model.vocab_size();
-    let step = model.max_step_tokens();
-    let rows = step.min(model.max_logit_rows());
+    let vocab = model.shape().vocab_size;
+    let step = model.shape().max_step_tokens;
+    let rows = step.min(model.shape().max_logit_rows);
     let pages: Vec<PageId> = (0..pages_for(window.len()) as u32).map(PageId).collect();
     // The last token is predicted, and predicts none.
     let (half, end) = (window.len() / 2, window.len() - 1);
@@ -195,7 +195,7 @@ impl Estimate {
 
 #[cfg(test)]
 mod tests {
-    use redline_model::{PageId, PlanError};
+    use redline_model::{ForwardShape, PageId, PlanError};
 
     use super::*;
 
@@ -228,24 +228,14 @@ mod tests {
     }
 
     impl Forward for Fake {
-        fn vocab_size(&self) -> usize {
-            self.vocab
-        }
-
-        fn context_length(&self) -> usize {
-            1000
-        }
-
-        fn page_count(&self) -> usize {
-            pages_for(self.context_length())
-        }
-
-        fn max_step_tokens(&self) -> usize {
-            STEP
-        }
-
-        fn max_logit_rows(&self) -> usize {
-            self.rows
+        fn shape(&self) -> ForwardShape {
+            ForwardShape {
+                vocab_size: self.vocab,
+                context_length: 1000,
+                page_count: pages_for(1000),
+                max_step_tokens: STEP,
+                max_logit_rows: self.rows,
+            }
         }
 
         fn copy_page(&mut self, _: PageId, _: PageId) {

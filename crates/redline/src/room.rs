@@ -1,10 +1,11 @@
 //! Whether there is room for a model, and what would make it smaller.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use redline_compute::KvFormat;
 use redline_gguf::Gguf;
 use redline_model::{LoadOptions, MemoryPlan};
 
+use crate::models::Resolved;
 use crate::session::DEFAULT_CONTEXT_TOKENS;
 use crate::{memory, units};
 
@@ -14,6 +15,84 @@ const WORTH: u64 = 64;
 pub(crate) const LEAST_CONTEXT: usize = 128;
 /// Prompt tokens of a step below which nothing is gained.
 const LEAST_CHUNK: usize = 32;
+
+/// A load that there is room for.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    options: LoadOptions,
+    plan: MemoryPlan,
+}
+
+impl Room {
+    /// As [`Self::find`], for a model that is called something.
+    ///
+    /// # Errors
+    /// As there, with its path.
+    pub(crate) fn of(
+        resolved: &Resolved,
+        gguf: &Gguf<'_>,
+        options: LoadOptions,
+        savings: impl FnOnce(&LoadOptions) -> Vec<Saving>,
+    ) -> anyhow::Result<Self> {
+        Self::find(gguf, options, savings)
+            .with_context(|| format!("cannot load {}", resolved.path.display()))
+    }
+
+    /// Refuses a load the machine has no room for, with what would help: each of `savings` by itself,
+    /// set as high as there is room for.
+    ///
+    /// # Errors
+    /// If more is needed than is available, or the options make no sense. What cannot be found out
+    /// refuses nothing.
+    pub(crate) fn find(
+        gguf: &Gguf<'_>,
+        options: LoadOptions,
+        savings: impl FnOnce(&LoadOptions) -> Vec<Saving>,
+    ) -> anyhow::Result<Self> {
+        let plan = MemoryPlan::new(gguf, &options)?;
+        let required = plan.total_bytes();
+        match memory::available_bytes() {
+            Some(available) if required > available => {
+                let bytes = |options: &LoadOptions| {
+                    let plan = MemoryPlan::new(gguf, options);
+                    plan.map_or(u64::MAX, |plan| plan.total_bytes())
+                };
+                bail!(
+                    "not enough memory: required {required} bytes ({}: weights {}, KV cache {}, \
+                     scratch {}), available {available} bytes ({}); {}",
+                    units::bytes(required),
+                    units::bytes(plan.weight_bytes),
+                    units::bytes(plan.kv_bytes),
+                    units::bytes(plan.scratch_bytes),
+                    units::bytes(available),
+                    help(&plan, available, &savings(&options), &bytes)
+                )
+            }
+            _ => Ok(Self { options, plan }),
+        }
+    }
+
+    /// Room for another model beside this one.
+    ///
+    /// # Errors
+    /// If both need more than is available, or the options make no sense.
+    pub(crate) fn beside(&self, gguf: &Gguf<'_>, options: LoadOptions) -> anyhow::Result<Self> {
+        let plan = MemoryPlan::new(gguf, &options)?;
+        let both = (self.plan.total_bytes()).saturating_add(plan.total_bytes());
+        memory::check_bytes("both models", both)?;
+        Ok(Self { options, plan })
+    }
+
+    /// How it is loaded.
+    pub(crate) const fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// Bytes of its weights.
+    pub(crate) const fn weight_bytes(&self) -> u64 {
+        self.plan.weight_bytes
+    }
+}
 
 /// A flag, and what it could be set to, the largest first.
 #[derive(Debug)]
@@ -57,6 +136,11 @@ impl Saving {
         }
     }
 
+    /// What helps any load whose context is given.
+    pub(crate) fn usual(options: &LoadOptions) -> Vec<Self> {
+        vec![Self::kv(options), Self::chunk(options)]
+    }
+
     /// Fewer prompt tokens in a step.
     pub(crate) fn chunk(options: &LoadOptions) -> Self {
         Self::halves("--chunk", options.max_step_tokens, LEAST_CHUNK, |tokens| {
@@ -76,40 +160,6 @@ impl Saving {
                 ..options.clone()
             }
         })
-    }
-}
-
-/// Refuses a load the machine has no room for, with what would help: each of `savings` by itself, set
-/// as high as there is room for.
-///
-/// # Errors
-/// If more is needed than is available, or the options make no sense. What cannot be found out refuses
-/// nothing.
-pub(crate) fn check(
-    gguf: &Gguf<'_>,
-    options: &LoadOptions,
-    savings: &[Saving],
-) -> anyhow::Result<()> {
-    let plan = MemoryPlan::new(gguf, options)?;
-    let required = plan.total_bytes();
-    match memory::available_bytes() {
-        Some(available) if required > available => {
-            let bytes = |options: &LoadOptions| {
-                let plan = MemoryPlan::new(gguf, options);
-                plan.map_or(u64::MAX, |plan| plan.total_bytes())
-            };
-            bail!(
-                "not enough memory: required {required} bytes ({}: weights {}, KV cache {}, scratch {}), \
-                 available {available} bytes ({}); {}",
-                units::bytes(required),
-                units::bytes(plan.weight_bytes),
-                units::bytes(plan.kv_bytes),
-                units::bytes(plan.scratch_bytes),
-                units::bytes(available),
-                help(&plan, available, savings, &bytes)
-            )
-        }
-        _ => Ok(()),
     }
 }
 

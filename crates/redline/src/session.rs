@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use redline_compute::{ARITHMETIC_VERSION, Cpu};
 use redline_gguf::Gguf;
-use redline_model::{LoadOptions, MappedWeights, MemoryPlan, Model, ModelFile};
+use redline_model::{LoadOptions, MappedWeights, Model, ModelFile};
 use redline_tokenizer::Tokenizer;
 
 use crate::cli::Weights;
@@ -13,7 +13,7 @@ use crate::folder;
 use crate::models::Resolved;
 use crate::progress::{self, Progress};
 use crate::quantize::Plan;
-use crate::room::{self, Saving};
+use crate::room::Room;
 use crate::{memory, output, units};
 
 /// Positions a chat has room for where nobody says: a cache for a model's whole context can be larger
@@ -129,34 +129,30 @@ pub(crate) fn load_options(config: &Config, context_tokens: Option<usize>) -> Lo
     }
 }
 
-/// Loads a model, showing how far it is, unless there is no room for it.
+/// Loads a model, showing how far it is.
 ///
 /// # Errors
-/// If memory is short, or the file is not a model that can be run.
+/// If the file is not a model that can be run.
 pub(crate) fn load(
     file: &ModelFile,
     gguf: &Gguf<'_>,
     resolved: &Resolved,
-    options: &LoadOptions,
+    room: &Room,
     context: &Context,
 ) -> anyhow::Result<Model<Cpu>> {
-    let cannot_load = || format!("cannot load {}", resolved.path.display());
-    let plan = MemoryPlan::new(gguf, options).with_context(cannot_load)?;
-    let savings = [Saving::kv(options), Saving::chunk(options)];
-    room::check(gguf, options, &savings).with_context(cannot_load)?;
     let backend = Cpu::new(context.config.isa, context.config.threads.get());
     let mut progress = Progress::bytes(
         &format!("loading {}", resolved.name),
-        Some(plan.weight_bytes),
+        Some(room.weight_bytes()),
     );
-    let model = Model::load(file, gguf, backend, options, &mut |report| {
+    let model = Model::load(file, gguf, backend, room.options(), &mut |report| {
         progress.set(report.bytes)
     });
     progress.clear();
     if context.interrupt.asked() {
         anyhow::bail!("interrupted");
     }
-    let model = model.with_context(cannot_load)?;
+    let model = model.with_context(|| format!("cannot load {}", resolved.path.display()))?;
     lock_if_asked(file, gguf, context.config.mlock);
     Ok(model)
 }

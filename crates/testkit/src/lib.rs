@@ -1,4 +1,5 @@
-//! Where tests find real models and vocabularies, and how they say that one is absent.
+//! Where tests find real models and vocabularies, how they say that one is absent, and what they
+//! have in common.
 //!
 //! A dev-dependency only. `cargo xtask fetch` fills the cache; `cargo xtask check` lists every
 //! `skipped:` line at its end and, where the environment names `CI`, fails on one.
@@ -10,9 +11,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod random;
+
 use std::io::Write;
 use std::panic::Location;
 use std::path::PathBuf;
+
+pub use random::{Random, mix};
 
 /// SmolLM2 135M Instruct, Q4_1: `llama`, byte-level BPE, a chat template.
 pub const SMOLLM2: &str = "models/smollm2-135m-instruct-q4_1.gguf";
@@ -66,4 +71,20 @@ pub fn cache_dir() -> Option<PathBuf> {
         let base = base.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
         base.map(|base| base.join("redline"))
     })
+}
+
+/// Kilobytes of a process by a line of its status, `VmRSS` say (proc_pid_status(5)).
+///
+/// # Panics
+/// If there is no such process, or no such line.
+#[must_use]
+pub fn kilobytes(process: u32, name: &str) -> u64 {
+    let path = format!("/proc/{process}/status");
+    let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let value = |line: &str| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let found = status.lines().find_map(value);
+    found.unwrap_or_else(|| panic!("no {name} in {path}:\n{status}"))
 }

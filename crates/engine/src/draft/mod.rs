@@ -87,7 +87,7 @@ impl fmt::Debug for Draft {
 impl Draft {
     pub(crate) fn new(forward: Box<dyn Forward + Send>) -> Self {
         Self {
-            pages: Pages::new(forward.page_count(), true),
+            pages: Pages::new(forward.shape().page_count, true),
             forward,
             followed: BTreeMap::new(),
             choice: Choice::default(),
@@ -177,7 +177,7 @@ impl Draft {
             0 => self.pages.known(ask.tokens),
             read => read,
         };
-        let fits = ask.tokens.len() <= self.forward.context_length();
+        let fits = ask.tokens.len() <= self.forward.shape().context_length;
         Candidate {
             hits: followed.hits,
             missing: ask.tokens.len() - read,
@@ -195,8 +195,10 @@ impl Draft {
         depths: &[usize],
         read_time: Option<Duration>,
     ) -> Vec<Part> {
-        let limit = self.forward.max_step_tokens();
-        let most = limit.min(self.forward.max_logit_rows()).min(MAX_SEQUENCES);
+        let limit = self.forward.shape().max_step_tokens;
+        let most = limit
+            .min(self.forward.shape().max_logit_rows)
+            .min(MAX_SEQUENCES);
         let seconds = read_time.map_or(f64::INFINITY, |time| time.as_secs_f64());
         let affordable = self.choice.tokens_in(seconds);
         let mut chosen: Vec<usize> = (0..asks.len()).filter(|ask| depths[*ask] > 0).collect();
@@ -313,7 +315,7 @@ impl Draft {
                 }
             })
             .collect();
-        let vocab = self.forward.vocab_size();
+        let vocab = self.forward.shape().vocab_size;
         let logits = (self.forward).forward(&StepPlan { sequences: &steps }, observer)?;
         let mut rows = logits.chunks_exact(vocab);
         for part in parts.iter_mut().filter(|part| part.guesses) {
@@ -330,7 +332,7 @@ impl Draft {
 
     /// Whether a part takes part in the next step too: its last guess is read then.
     fn go_on(&mut self, part: &mut Part) -> bool {
-        let context = self.forward.context_length();
+        let context = self.forward.shape().context_length;
         let Self {
             pages, followed, ..
         } = self;
@@ -353,7 +355,7 @@ impl Draft {
 
 #[cfg(test)]
 mod tests {
-    use redline_model::PageId;
+    use redline_model::{ForwardShape, PageId};
 
     use super::*;
 
@@ -361,20 +363,14 @@ mod tests {
     struct Pool(usize);
 
     impl Forward for Pool {
-        fn vocab_size(&self) -> usize {
-            10
-        }
-        fn context_length(&self) -> usize {
-            1000
-        }
-        fn page_count(&self) -> usize {
-            self.0
-        }
-        fn max_step_tokens(&self) -> usize {
-            100
-        }
-        fn max_logit_rows(&self) -> usize {
-            10
+        fn shape(&self) -> ForwardShape {
+            ForwardShape {
+                vocab_size: 10,
+                context_length: 1000,
+                page_count: self.0,
+                max_step_tokens: 100,
+                max_logit_rows: 10,
+            }
         }
         fn copy_page(&mut self, _: PageId, _: PageId) {}
         fn forward(

@@ -2,10 +2,9 @@
 //! and the logits are made of the last one. A page that was lost, mixed up or written twice breaks it.
 
 use redline_model::{
-    Error, Forward, LogitRows, Observer, PAGE_POSITIONS, PageId, StepPlan, TokenId,
+    Error, Forward, ForwardShape, LogitRows, Observer, PAGE_POSITIONS, PageId, StepPlan, TokenId,
 };
-
-use crate::random::mix;
+use redline_testkit::mix;
 
 pub(crate) const VOCAB: usize = 32;
 
@@ -79,24 +78,14 @@ pub(crate) fn logits(link: u64) -> [f32; VOCAB] {
 }
 
 impl Forward for Chain {
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-
-    fn context_length(&self) -> usize {
-        self.context
-    }
-
-    fn page_count(&self) -> usize {
-        self.pages.len()
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        self.step_tokens
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        self.logit_rows
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: VOCAB,
+            context_length: self.context,
+            page_count: self.pages.len(),
+            max_step_tokens: self.step_tokens,
+            max_logit_rows: self.logit_rows,
+        }
     }
 
     fn attention_window(&self) -> Option<usize> {

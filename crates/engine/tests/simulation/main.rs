@@ -10,12 +10,12 @@
 )]
 
 mod chain;
-mod random;
+mod clock;
 mod world;
 
 use std::time::Instant;
 
-use random::Random;
+use redline_testkit::Random;
 use world::{World, trace};
 
 /// Seeds that every run takes; those that once failed stay here.

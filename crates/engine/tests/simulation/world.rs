@@ -1,8 +1,7 @@
 //! Who comes, who leaves, and what must be true all the while.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redline_engine::{
     EndReason, Engine, EngineOptions, Error, Event, Priority, Progress, Request, RequestId,
@@ -10,18 +9,10 @@ use redline_engine::{
 };
 
 use crate::chain::{Chain, VOCAB, link, logits};
-use crate::random::{Random, mix};
+use crate::clock::{clock, passed, restart, tick};
+use redline_testkit::{Random, mix};
 
 const END: TokenId = TokenId(31);
-
-thread_local! {
-    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    static START: Instant = Instant::now();
-}
-
-fn clock() -> Instant {
-    START.with(|start| *start + NOW.get())
-}
 
 /// What happened.
 #[derive(Debug, Default)]
@@ -111,7 +102,7 @@ pub(crate) fn trace(seed: u64, steps: u64) -> u64 {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        NOW.set(Duration::ZERO);
+        restart();
         let mut random = Random::new(seed);
         let context = 64 * (2 + random.below(6)) as usize - random.below(20) as usize;
         // At times scarcely more than one answer needs.
@@ -262,7 +253,7 @@ impl World {
         let mut events = Vec::new();
         let progress = (self.engine.step(&mut |_| breaks_off, &mut events)).unwrap();
         let tokens = self.engine.forward().computed - before;
-        NOW.set(NOW.get() + Duration::from_micros(50 + 20 * tokens));
+        tick(50 + 20 * tokens);
         self.account.broken_off += u64::from(progress == Progress::BrokenOff);
         self.hear(events, None);
         let (now, patience) = (self.account.steps, self.patience);
@@ -314,12 +305,8 @@ impl World {
     }
 
     fn note(&mut self, what: u64) {
-        self.account.trace = mix(self.account.trace ^ what ^ NOW.get().as_nanos() as u64);
+        self.account.trace = mix(self.account.trace ^ what ^ passed().as_nanos() as u64);
     }
-}
-
-fn tick(micros: u64) {
-    NOW.set(NOW.get() + Duration::from_micros(micros));
 }
 
 /// Half of the worlds have a draft model. Its choices are of another stream, so that worlds without

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::walk::Random;
+use redline_testkit::Random;
 
 /// What a value may be.
 #[derive(Debug, Clone)]
@@ -39,18 +39,18 @@ impl Shape {
         let kinds = if depth == 0 { 9 } else { 13 };
         let inner =
             |random: &mut Random| Box::new(Self::random(random, depth.saturating_sub(1), endless));
-        match random.below(kinds) {
+        match random.index(kinds) {
             0 => Self::Null,
             1 => Self::Bool,
             2 => {
-                let low = random.below(2000) as i64 - 1000;
-                Self::Integer(low, low + random.below(5000) as i64)
+                let low = random.index(2000) as i64 - 1000;
+                Self::Integer(low, low + random.index(5000) as i64)
             }
             3 if endless => Self::Number,
             3 => Self::Quarters,
             4 | 5 => {
-                let low = random.below(4);
-                Self::Text(low, low + random.below(20))
+                let low = random.index(4);
+                Self::Text(low, low + random.index(20))
             }
             6 => Self::Code,
             7 => Self::Date,
@@ -62,12 +62,12 @@ impl Shape {
                     json!([1]),
                     json!({"a": "ü"}),
                 ];
-                let count = 1 + random.below(values.len());
+                let count = 1 + random.index(values.len());
                 Self::OneOf(values[..count].to_vec())
             }
             9 => {
-                let low = random.below(3);
-                Self::List(inner(random), low, low + random.below(3))
+                let low = random.index(3);
+                Self::List(inner(random), low, low + random.index(3))
             }
             10 => Self::Pair(inner(random), inner(random)),
             11 => Self::Either(inner(random), inner(random)),
@@ -77,8 +77,8 @@ impl Shape {
 
     /// Named values, nested `depth` deep at most.
     pub(crate) fn record(random: &mut Random, depth: usize, endless: bool) -> Self {
-        let first = random.below(NAMES.len());
-        let fields = (0..1 + random.below(4)).map(|i| {
+        let first = random.index(NAMES.len());
+        let fields = (0..1 + random.index(4)).map(|i| {
             let name = NAMES[(first + i) % NAMES.len()].to_owned();
             let shape = match endless && random.once_in(12) {
                 true => Self::Tree,

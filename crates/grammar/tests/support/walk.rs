@@ -1,29 +1,8 @@
 //! Answers made by drawing from what is allowed.
 
 use redline_engine::{Grammar, TokenId, TokenSet};
+use redline_testkit::Random;
 use redline_tokenizer::Tokenizer;
-
-/// Numbers that look random: splitmix64.
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
-    }
-
-    pub(crate) fn one_of<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-
-    /// Once in `n` times.
-    pub(crate) fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// An answer that a grammar allows, by drawing any allowed token: more often than not one that closes
 /// something. `None` if it is not whole after `max_tokens`.

@@ -5,6 +5,7 @@ use redline_gguf::{ArrayBuf, TensorType, TokenId, Value, Writer};
 use redline_model::{
     Error, Forward, LoadOptions, LogitRows, Model, ModelFile, PageId, SequenceStep, StepPlan,
 };
+use redline_testkit::Random;
 
 pub(crate) const VOCAB: usize = 96;
 pub(crate) const HIDDEN: usize = 256;
@@ -96,7 +97,7 @@ impl TinyModel {
         model.describe(shape);
         let mut fill = Fill {
             model: &mut model,
-            random: Random(1),
+            random: Random::new(1),
             formats: shape.formats,
             matrices: 0,
         };
@@ -319,37 +320,23 @@ impl Fill<'_> {
     fn matrix(&mut self, name: &str, cols: usize, rows: usize) {
         let format = self.formats[self.matrices % self.formats.len()];
         self.matrices += 1;
-        let values = self
-            .random
-            .values(cols * rows, 0.0, 2.0 / (cols as f32).sqrt());
+        let spread = 2.0 / (cols as f32).sqrt();
+        let values = values(&mut self.random, cols * rows, 0.0, spread);
         self.model
             .push(name, &[cols, rows], format.name().parse().unwrap(), values);
     }
 
     fn vector(&mut self, name: &str, width: usize, middle: f32) {
-        let values = self.random.values(width, middle, 0.3);
+        let values = values(&mut self.random, width, middle, 0.3);
         self.model.push(name, &[width], TensorType::F32, values);
     }
 }
 
-/// SplitMix64 (Steele, Lea & Flood 2014).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn values(&mut self, count: usize, middle: f32, spread: f32) -> Vec<f32> {
-        let unit = |bits: u64| (bits >> 40) as f32 / (1_u32 << 24) as f32;
-        (0..count)
-            .map(|_| middle + spread * (2.0 * unit(self.next()) - 1.0))
-            .collect()
-    }
+fn values(random: &mut Random, count: usize, middle: f32, spread: f32) -> Vec<f32> {
+    let unit = |bits: u64| (bits >> 40) as f32 / (1_u32 << 24) as f32;
+    (0..count)
+        .map(|_| middle + spread * (2.0 * unit(random.next()) - 1.0))
+        .collect()
 }
 
 pub(crate) fn options() -> LoadOptions {
@@ -376,9 +363,9 @@ pub(crate) fn load(model: &TinyModel) -> Result<Model<Cpu>, Error> {
 }
 
 pub(crate) fn tokens(count: usize, seed: u64) -> Vec<TokenId> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     (0..count)
-        .map(|_| TokenId((random.next() % VOCAB as u64) as u32))
+        .map(|_| TokenId(random.index(VOCAB) as u32))
         .collect()
 }
 

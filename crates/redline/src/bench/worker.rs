@@ -20,7 +20,7 @@ use super::{Launch, Message, Output, Round, Run};
 use crate::cli::Compute;
 use crate::commands::Context;
 use crate::interrupt::Interrupt;
-use crate::room::{self, Saving};
+use crate::room::{Room, Saving};
 use crate::{memory, output, session, splitmix};
 
 /// Flags of the hidden verb `bench-worker`.
@@ -69,17 +69,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         max_logit_rows: sequences,
         ..options
     };
-    room::check(
-        &gguf,
-        &options,
-        &[Saving::kv(&options), Saving::chunk(&options)],
-    )?;
+    let room = Room::find(&gguf, options, Saving::usual)?;
     let backend = Cpu::new(context.config.isa, context.config.threads.get());
-    let model = Model::load(&file, &gguf, backend, &options, &mut |_| {})?;
+    let model = Model::load(&file, &gguf, backend, room.options(), &mut |_| {})?;
     let load_ns = nanoseconds(start.elapsed());
     session::lock_if_asked(&file, &gguf, context.config.mlock);
     let mut bench = Bench {
-        pages: (0..model.page_count() as u32).map(PageId).collect(),
+        pages: (0..model.shape().page_count as u32).map(PageId).collect(),
         chunk_tokens: context.config.chunk_tokens.get(),
         model,
         interrupt: &context.interrupt,
@@ -200,7 +196,7 @@ impl Bench<'_> {
         sequence: usize,
         range: Range<usize>,
     ) -> anyhow::Result<(Duration, String)> {
-        let ids = prompt(sequence, range.end, self.model.vocab_size());
+        let ids = prompt(sequence, range.end, self.model.shape().vocab_size);
         let pages = pages_of(&self.pages, test, sequence);
         let mut time = Duration::ZERO;
         let mut output = Output::new();
@@ -228,7 +224,7 @@ impl Bench<'_> {
 
     /// Steps of one token of every sequence, each taking the likeliest token of the one before.
     fn decode(&mut self, test: Test) -> anyhow::Result<(Duration, String)> {
-        let vocab = self.model.vocab_size();
+        let vocab = self.model.shape().vocab_size;
         let mut next: Vec<TokenId> = (0..test.sequences)
             .map(|sequence| token(sequence, test.depth, vocab))
             .collect();

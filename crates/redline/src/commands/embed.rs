@@ -10,6 +10,7 @@ use redline_tokenizer::{EncodeOptions, Tokenizer};
 use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
+use crate::room::{Room, Saving};
 use crate::session::Computing;
 use crate::{input, models, output, session};
 
@@ -69,7 +70,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let sequences = encode(&texts, &tokenizer, properties.context_length)?;
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(1);
     let options = load_options(&properties, longest, context);
-    let mut model = session::load(&file, &gguf, &resolved, &options, context)?;
+    let room = Room::of(&resolved, &gguf, options, Saving::usual)?;
+    let mut model = session::load(&file, &gguf, &resolved, &room, context)?;
     let pooling = args.pooling.unwrap_or(properties.pooling);
     let embeddings = sequences
         .iter()

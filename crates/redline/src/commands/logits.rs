@@ -17,6 +17,7 @@ use crate::cli::{Compute, Weights};
 use crate::commands::Context;
 use crate::failure::Usage;
 use crate::interrupt::Interrupt;
+use crate::room::{Room, Saving};
 use crate::session::Computing;
 use crate::{models, npy, output, session};
 
@@ -120,8 +121,9 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         max_logit_rows: rows.min(context.config.chunk_tokens.get()),
         ..session::load_options(&context.config, Some(args.ids.len()))
     };
-    let model = session::load(&file, &gguf, &resolved, &options, context)?;
-    let vocab = model.vocab_size();
+    let room = Room::of(&resolved, &gguf, options, Saving::usual)?;
+    let model = session::load(&file, &gguf, &resolved, &room, context)?;
+    let vocab = model.shape().vocab_size;
     let mut sink = Sink::open(args.output.as_ref(), rows, vocab)?;
     let mut hash = LogitsHash::new();
     let layers = compute(model, args, context, &mut |logits| {

@@ -16,6 +16,7 @@ use crate::commands::Context;
 use crate::failure::Usage;
 use crate::perplexity::{Estimate, MIN_WINDOW, Windows, surprisals};
 use crate::progress::Progress;
+use crate::room::{Room, Saving};
 use crate::session::Computing;
 use crate::{input, models, output, session};
 
@@ -92,7 +93,8 @@ pub(crate) fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     let tokens = encode(&text, &tokenizer, bos)?;
     let windows = cut(&tokens, bos, args)?;
     let options = load_options(args.ctx_size, properties.vocab, context);
-    let mut model = session::load(&file, &gguf, &resolved, &options, context)?;
+    let room = Room::of(&resolved, &gguf, options, Saving::usual)?;
+    let mut model = session::load(&file, &gguf, &resolved, &room, context)?;
     let start = Instant::now();
     let (estimate, parts) = measure(&mut model, &windows, context)?;
     let seconds = start.elapsed().as_secs_f64();

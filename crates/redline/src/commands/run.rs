@@ -16,7 +16,7 @@ use crate::failure::Usage;
 use crate::generate::{Answer, Call, Generation, Generator};
 use crate::models::{self, Resolved};
 use crate::prompt::{Conversation, Form};
-use crate::room::{self, Saving};
+use crate::room::{Room, Saving};
 use crate::session::{self, Computing};
 use crate::speech::Speech;
 use crate::{input, output};
@@ -138,25 +138,25 @@ impl<'a> Opened<'a> {
         context: &Context,
     ) -> anyhow::Result<Generator<'a>> {
         let options = session::load_options(&context.config, context_tokens);
-        let savings = [
-            Saving::kv(&options),
-            Saving::context(&options),
-            Saving::chunk(&options),
-        ];
-        room::check(self.gguf, &options, &savings)
-            .with_context(|| format!("cannot load {}", self.resolved.path.display()))?;
+        let room = Room::of(self.resolved, self.gguf, options, |options| {
+            vec![
+                Saving::kv(options),
+                Saving::context(options),
+                Saving::chunk(options),
+            ]
+        })?;
         let main = draft::Main {
             name: &self.resolved.name,
             gguf: self.gguf,
             tokenizer: self.tokenizer,
-            options: &options,
+            room: &room,
         };
         let draft = Draft::open(&main, context)?;
-        let model = session::load(self.file, self.gguf, self.resolved, &options, context)?;
+        let model = session::load(self.file, self.gguf, self.resolved, &room, context)?;
         let chunk_tokens = context.config.chunk_tokens.get();
         let generator = Generator::new(model, self.tokenizer, form, chunk_tokens);
         match draft {
-            Some(draft) => generator.with_draft(draft.load(context)?),
+            Some(draft) => generator.with_draft(draft.load(context)?.0),
             None => Ok(generator),
         }
     }

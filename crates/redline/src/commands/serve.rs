@@ -21,7 +21,8 @@ use crate::commands::Context;
 use crate::draft::{self, Draft};
 use crate::failure::Usage;
 use crate::models::Resolved;
-use crate::{models, output, room, session, units};
+use crate::room::Room;
+use crate::{models, output, session, units};
 use residency::Watch;
 
 /// Rows of logits beside one for each answer that runs: guesses that are checked in one step.
@@ -226,25 +227,26 @@ fn start(
         true => generating(args, positions, &gguf, context)?,
         false => embedding(&properties, positions, context),
     };
-    let savings = savings::of(args, &options, &properties, &gguf, context);
-    room::check(&gguf, &options, &savings)
-        .with_context(|| format!("cannot load {}", resolved.path.display()))?;
+    let room = Room::of(&resolved, &gguf, options, |options| {
+        savings::of(args, options, &properties, &gguf, context)
+    })?;
     let draft = match properties.head {
         true => {
             let main = draft::Main {
                 name: &resolved.name,
                 gguf: &gguf,
                 tokenizer: &tokenizer,
-                options: &options,
+                room: &room,
             };
             Draft::open(&main, context)?
         }
         false => None,
     };
-    let model = session::load(&file, &gguf, &resolved, &options, context)?;
-    let vocab_size = model.vocab_size();
+    let model = session::load(&file, &gguf, &resolved, &room, context)?;
+    let mut weights = MappedWeights::new(&file, &gguf);
+    let vocab_size = model.shape().vocab_size;
     let (work, worker) = match properties.head {
-        true => generate(model, draft, args, context)?,
+        true => generate(model, draft, &mut weights, args, context)?,
         false => {
             let embedding = Embedding {
                 pooling: properties.pooling,
@@ -266,7 +268,7 @@ fn start(
         speculation: !args.running.no_speculation,
         fingerprint: fingerprint(context),
     });
-    Ok((worker, MappedWeights::new(&file, &gguf)))
+    Ok((worker, weights))
 }
 
 /// As the verb `embed` loads a model, with room for short texts beside each other.
@@ -278,10 +280,11 @@ fn embedding(properties: &Properties, positions: usize, context: &Context) -> Lo
     }
 }
 
-/// Puts an engine on its thread.
+/// Puts an engine on its thread; the weights of a draft model are added to `weights`.
 fn generate(
     model: Model<Cpu>,
     draft: Option<Draft>,
+    weights: &mut MappedWeights,
     args: &Args,
     context: &Context,
 ) -> anyhow::Result<(Work, Worker)> {
@@ -293,7 +296,9 @@ fn generate(
     };
     let mut engine = Engine::new(model, options);
     if let Some(draft) = draft {
-        engine = engine.with_draft(Box::new(draft.load(context)?))?;
+        let (guesser, its_weights) = draft.load(context)?;
+        engine = engine.with_draft(Box::new(guesser))?;
+        weights.append(its_weights);
         output::note(&format!("{} guesses", draft.name()));
     }
     let (engine, thread) = redline_engine::spawn(engine).context("cannot start the engine")?;

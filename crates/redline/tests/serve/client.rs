@@ -90,11 +90,7 @@ impl Server {
     /// A number of kilobytes that the system knows of the process (proc_pid_status(5)).
     #[cfg(target_os = "linux")]
     pub(crate) fn kilobytes(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let mut lines = status.lines();
-        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-        kilobytes.parse().unwrap()
+        redline_testkit::kilobytes(self.child.id(), name)
     }
 
     /// How long until `is_so`, at most a minute.

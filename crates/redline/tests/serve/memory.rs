@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use redline_testkit::Random;
 use serde_json::{Value, json};
 
 use crate::client::Server;
@@ -19,10 +20,7 @@ const GROWTH_OF_FEW: f64 = 0.15;
 
 /// A number below `end` that looks random.
 fn scattered(n: u64, end: u64) -> u64 {
-    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 33) % end
+    Random::new(n).below(end)
 }
 
 /// A request of 1 to 64 prompt tokens and 1 to 16 of answer, and after how many events its client goes.

@@ -54,8 +54,8 @@ pub(crate) fn teacher_force_rows(
     let backend = Cpu::new(setting.isa, setting.threads);
     let gguf = file.gguf().unwrap();
     let mut model = Model::load(&file, &gguf, backend, &options, &mut |_| ()).unwrap();
-    let pages: Vec<PageId> = (0..model.page_count() as u32).map(PageId).collect();
-    let vocab = model.vocab_size();
+    let pages: Vec<PageId> = (0..model.shape().page_count as u32).map(PageId).collect();
+    let vocab = model.shape().vocab_size;
     let mut position = 0;
     for tokens in ids.chunks(chunk) {
         let sequences = [SequenceStep {

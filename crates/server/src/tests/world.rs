@@ -10,7 +10,7 @@ use axum::http::{Request, Response, header};
 use redline_engine::{Engine, EngineOptions, Snapshot};
 use redline_gguf::{ArrayBuf, Gguf, Writer};
 use redline_model::{
-    Error as ModelError, Forward, Observer, PAGE_POSITIONS, PageId, Pooling, StepPlan,
+    Error as ModelError, Forward, ForwardShape, Observer, PAGE_POSITIONS, PageId, Pooling, StepPlan,
 };
 use redline_tokenizer::Tokenizer;
 use serde_json::Value;
@@ -38,24 +38,14 @@ struct Alphabet {
 }
 
 impl Forward for Alphabet {
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-
-    fn context_length(&self) -> usize {
-        CONTEXT
-    }
-
-    fn page_count(&self) -> usize {
-        PAGES
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        64
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        64
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: VOCAB,
+            context_length: CONTEXT,
+            page_count: PAGES,
+            max_step_tokens: 64,
+            max_logit_rows: 64,
+        }
     }
 
     fn copy_page(&mut self, from: PageId, to: PageId) {
@@ -108,24 +98,14 @@ struct Bytes {
 }
 
 impl Forward for Bytes {
-    fn vocab_size(&self) -> usize {
-        VOCAB
-    }
-
-    fn context_length(&self) -> usize {
-        CONTEXT
-    }
-
-    fn page_count(&self) -> usize {
-        PAGES
-    }
-
-    fn max_step_tokens(&self) -> usize {
-        CONTEXT
-    }
-
-    fn max_logit_rows(&self) -> usize {
-        CONTEXT
+    fn shape(&self) -> ForwardShape {
+        ForwardShape {
+            vocab_size: VOCAB,
+            context_length: CONTEXT,
+            page_count: PAGES,
+            max_step_tokens: CONTEXT,
+            max_logit_rows: CONTEXT,
+        }
     }
 
     fn copy_page(&mut self, _: PageId, _: PageId) {}
