@@ -412,10 +412,16 @@ fn write<S: Lanes>(
         }
         for (token, vector) in tokens.clone().zip(s.transpose(vectors)) {
             let out = out.row(token, columns.clone());
-            match out.as_chunks_mut::<16>() {
-                ([out], []) => s.store(vector, out),
-                _ => s.store_partial(vector, out),
-            }
+            store(s, vector, out);
         }
+    }
+}
+
+/// Writes the first lanes of a vector, as many as there is room for, to 1 to 16 columns.
+#[inline(always)]
+pub(super) fn store<S: Lanes>(s: S, vector: S::F32, out: &mut [f32]) {
+    match out.as_chunks_mut::<16>() {
+        ([out], []) => s.store(vector, out),
+        _ => s.store_partial(vector, out),
     }
 }

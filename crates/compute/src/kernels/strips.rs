@@ -6,12 +6,15 @@
 //! memory, and no sum lies across lanes.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::formats_small::{SmallFormat, TableFormat};
 use super::matmul::{Tile, far, prefetch};
+use super::panel;
 use super::quantized::{Group, activation_group};
 use super::slabs::{self, Slab, Slabs};
 use crate::Format;
+use crate::pool::ColumnsPart;
 use crate::quant::{
     BlockIq4Nl, BlockMxfp4, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, blocks,
 };
@@ -30,6 +33,8 @@ const NEAR: usize = 2048;
 const SLABS: usize = MAX_TOKENS.div_ceil(slabs::TOKENS);
 /// Weight rows of a strip.
 const ROWS: usize = 16;
+/// Strips that are written together, a vector of neighbouring rows at a time.
+const GROUP: usize = 16;
 /// Blocks whose scales are read together.
 const STEP: usize = 4;
 
@@ -93,35 +98,72 @@ impl<F: StripFormat> Kernel<Avx512> for Fill<'_, '_, F> {
     fn run(self, s: Avx512) {
         let Self { tile, x, .. } = self;
         let range = tile.out.range();
-        let mut chains = [Sixteen([0.0; ROWS]); MAX_TOKENS];
-        let chains = &mut chains[..tile.tokens];
+        let mut room = [[Sixteen([0.0; ROWS]); MAX_TOKENS]; GROUP];
         let mut slabs = [x.slab(0, 0..tile.weights.cols); SLABS];
         let slabs = &mut slabs[..tile.tokens.div_ceil(slabs::TOKENS)];
         for (i, slab) in slabs.iter_mut().enumerate() {
             *slab = x.slab(i, 0..tile.weights.cols);
         }
         let x = &*slabs;
-        for i in 0..range.len().div_ceil(ROWS) {
-            let columns = far::<ROWS>(&range, i);
-            let mut rows = [[].as_slice(); ROWS];
-            for r in 0..ROWS {
-                rows[r] = blocks::<F>(tile.weights.row(columns[r]));
-            }
-            chains.fill(Sixteen([0.0; ROWS]));
-            let blocks = rows[0].len();
-            for first in (0..=blocks - STEP).step_by(STEP) {
-                step(s, rows, first, 0, x, chains);
-            }
-            let rest = blocks % STEP;
-            if rest > 0 {
-                // The last blocks again, of which only the rest takes chain steps.
-                step(s, rows, blocks - STEP, STEP - rest, x, chains);
-            }
-            for (token, chain) in chains.iter().enumerate() {
-                let out = tile.out.row(token, range.clone());
-                for (column, value) in columns.iter().zip(chain.0) {
-                    out[column - range.start] = value;
+        let strips = range.len().div_ceil(ROWS);
+        for first in (0..strips).step_by(GROUP) {
+            let group = first..strips.min(first + GROUP);
+            for (strip, chains) in group.clone().zip(&mut room) {
+                let chains = &mut chains[..tile.tokens];
+                chains.fill(Sixteen([0.0; ROWS]));
+                let columns = far::<ROWS>(&range, strip);
+                let mut rows = [[].as_slice(); ROWS];
+                for r in 0..ROWS {
+                    rows[r] = blocks::<F>(tile.weights.row(columns[r]));
                 }
+                take(s, rows, x, chains);
+            }
+            write(s, &room, group, tile.tokens, tile.out);
+        }
+    }
+}
+
+/// All chain steps of a strip.
+#[inline(always)]
+fn take<F: StripFormat>(
+    s: Avx512,
+    rows: [&[F]; ROWS],
+    x: &[Slab<'_>],
+    chains: &mut [Sixteen<f32>],
+) {
+    let blocks = rows[0].len();
+    for first in (0..=blocks - STEP).step_by(STEP) {
+        step(s, rows, first, 0, x, chains);
+    }
+    let rest = blocks % STEP;
+    if rest > 0 {
+        // The last blocks again, of which only the rest takes chain steps.
+        step(s, rows, blocks - STEP, STEP - rest, x, chains);
+    }
+}
+
+/// Writes the finished chains of a group of strips, whose rows are neighbours in each sixteenth of the
+/// tile.
+#[inline(always)]
+fn write(
+    s: Avx512,
+    room: &[[Sixteen<f32>; MAX_TOKENS]; GROUP],
+    group: Range<usize>,
+    tokens: usize,
+    out: &mut ColumnsPart<'_>,
+) {
+    let range = out.range();
+    let part = range.len().div_ceil(ROWS);
+    for token in 0..tokens {
+        let mut vectors = [s.zero(); GROUP];
+        for (vector, chains) in vectors.iter_mut().zip(room) {
+            *vector = s.load(&chains[token].0);
+        }
+        for (n, vector) in s.transpose(vectors).into_iter().enumerate() {
+            let start = range.start + n * part;
+            let rows = start + group.start..range.end.min(start + group.end);
+            if !rows.is_empty() {
+                panel::store(s, vector, out.row(token, rows));
             }
         }
     }

@@ -21,6 +21,7 @@ fn many_tokens_give_the_same_bits_everywhere() {
             for (rows, tokens) in [
                 (1, 6),
                 (40, 3),
+                (290, 3),
                 (16, 16),
                 (33, 17),
                 (35, 24),
