@@ -153,8 +153,6 @@ pub(crate) struct Generator<'t> {
     engine: Engine<Model<Cpu>>,
     tokenizer: &'t Tokenizer,
     continues: bool,
-    /// Whether tokens are guessed.
-    speculates: bool,
 }
 
 impl<'t> Generator<'t> {
@@ -174,7 +172,6 @@ impl<'t> Generator<'t> {
             engine,
             tokenizer,
             continues: matches!(form, Form::Raw),
-            speculates: false,
         }
     }
 
@@ -185,7 +182,6 @@ impl<'t> Generator<'t> {
     pub(crate) fn with_draft(self, draft: Model<Cpu>) -> anyhow::Result<Self> {
         Ok(Self {
             engine: self.engine.with_draft(Box::new(draft))?,
-            speculates: true,
             ..self
         })
     }
@@ -216,7 +212,7 @@ impl<'t> Generator<'t> {
         let max_tokens = generation.max_tokens(prompt.len(), self.engine.context_length());
         let request = Request {
             sampling: generation.sampling(),
-            speculation: self.speculates,
+            speculation: true,
             end_tokens: if generation.ignore_eos {
                 Vec::new()
             } else {

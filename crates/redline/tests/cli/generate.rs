@@ -339,13 +339,23 @@ fn a_synthetic_model_is_made_once() {
 }
 
 #[test]
+fn what_repeats_itself_is_guessed() {
+    let repeated = "one two three four ".repeat(12);
+    let mut command = program(shared_cache());
+    command.args(["run", TINY, &repeated, "--raw", "-n", "64", "--json"]);
+    let answer = finish(command.args(["--temperature", "0"])).json();
+    assert!(answer["guessed_tokens"].as_u64() > Some(0), "{answer}");
+    assert_eq!(answer["draft_guessed_tokens"], 0);
+}
+
+#[test]
 fn a_draft_model_changes_nothing_and_is_accounted_for() {
     for temperature in ["0", "1"] {
         let how = ["--temperature", temperature, "--seed", "3"];
         let plain = run(&how).json();
         let drafted = run(&[&how[..], &["--draft", TINY]].concat()).json();
         assert_eq!(drafted["tokens"], plain["tokens"]);
-        assert_eq!(plain["guessed_tokens"], 0);
+        assert_eq!(plain["draft_guessed_tokens"], 0);
         // The same model says the same.
         assert!(
             drafted["draft_guessed_tokens"].as_u64() > Some(0),
