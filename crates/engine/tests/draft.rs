@@ -364,8 +364,8 @@ fn prompts_are_read_in_pieces_while_others_decode() {
     let engine = Engine::new(model(64), options).with_clock(clock);
     let draft = Logged(slow, Arc::clone(&log));
     let mut engine = engine.with_draft(Box::new(draft)).unwrap();
-    // The first is there all the time.
-    let mut requests: Vec<Request> = (0..6).map(|n| request(n, 180, 100)).collect();
+    // The first is there all the time, and none ends before the others' prompts are read.
+    let mut requests: Vec<Request> = (0..6).map(|n| request(n, 130, 150)).collect();
     requests[0] = request(0, 30, 260);
     let answers = serve(&mut engine, &requests);
     let read = log.lock().unwrap().steps.clone();

@@ -91,30 +91,30 @@ fn whoever_waits_gets_a_turn_whatever_others_matter() {
 #[test]
 fn a_prompt_takes_no_more_of_a_step_than_others_can_spare() {
     let mut scheduler = Scheduler::new(limits());
-    let first = scheduler.submit(sequence(10, 0), Duration::ZERO).unwrap();
+    let first = scheduler.submit(sequence(7, 0), Duration::ZERO).unwrap();
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(first.0, 0, 10)]);
+    assert_eq!(parts(&plan), [(first.0, 0, 7)]);
     scheduler.commit_time(&plan, 10 * MS);
     // What a prompt costs is not known yet.
     let second = scheduler
         .submit(sequence(400, 100), Duration::ZERO)
         .unwrap();
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(first.0, 10, 1), (second.0, 0, 16)]);
-    // Sixteen tokens took 16 ms: 40 and what chance may add fit into 50 ms.
-    scheduler.commit_time(&plan, 16 * MS);
+    assert_eq!(parts(&plan), [(first.0, 7, 1), (second.0, 0, 8)]);
+    // Eight tokens took 8 ms: 32 and what chance may add fit into 50 ms.
+    scheduler.commit_time(&plan, 8 * MS);
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(first.0, 11, 1), (second.0, 16, 40)]);
+    assert_eq!(parts(&plan), [(first.0, 8, 1), (second.0, 8, 32)]);
     // Half of the delay is spent by somebody else, once.
     scheduler.spend(25 * MS);
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(first.0, 12, 1), (second.0, 56, 20)]);
+    assert_eq!(parts(&plan), [(first.0, 9, 1), (second.0, 40, 16)]);
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(first.0, 13, 1), (second.0, 76, 40)]);
+    assert_eq!(parts(&plan), [(first.0, 10, 1), (second.0, 56, 32)]);
     // Alone, it has the whole step.
     scheduler.remove(first);
     let plan = step(&mut scheduler, Duration::ZERO);
-    assert_eq!(parts(&plan), [(second.0, 116, 284)]);
+    assert_eq!(parts(&plan), [(second.0, 88, 312)]);
 }
 
 #[test]
