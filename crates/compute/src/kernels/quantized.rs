@@ -27,15 +27,6 @@ impl Group {
             Self::K => 256,
         }
     }
-
-    /// How many of a slab's sums of 64 columns, and totals of 32, `cols` columns have.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) const fn extras(self, cols: usize) -> (usize, usize) {
-        match self {
-            Self::K => (cols / 64, 0),
-            Self::Small => (0, cols / 32),
-        }
-    }
 }
 
 /// How a format wants its activations: quantised in groups, or as they are.

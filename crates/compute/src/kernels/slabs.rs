@@ -9,7 +9,7 @@ pub(crate) use split::{Split, SplitPart};
 
 use super::quantized::Group;
 use crate::memory::grow;
-use crate::pool::{Columns, Pool, Rows};
+use crate::pool::{Columns, Pool};
 use crate::simd::{Isa, Kernel, Lanes, Quad, Sixteen, dispatch_x86};
 
 /// Tokens of a slab.
@@ -80,21 +80,6 @@ impl Slabs {
         }
     }
 
-    /// Sets the shape; contents are unspecified.
-    fn resize(&mut self, tokens: usize, cols: usize) {
-        let (slabs, width) = (tokens.div_ceil(TOKENS), self.group.width());
-        let (wide, totals) = self.group.extras(cols);
-        self.cols = cols;
-        self.q.resize(slabs * cols / 4, Sixteen([[0; 4]; TOKENS]));
-        self.scales
-            .resize(slabs * cols / width, Sixteen([0.0; TOKENS]));
-        self.sums
-            .resize(slabs * cols / 32, Sixteen([[0; 2]; TOKENS]));
-        self.wide_sums
-            .resize(slabs * wide, Sixteen([[0; 2]; TOKENS]));
-        self.totals.resize(slabs * totals, Sixteen([0.0; TOKENS]));
-    }
-
     /// Sets the shape, in such groups, and splits the columns into `parts` to write, between groups.
     ///
     /// # Panics
@@ -106,63 +91,44 @@ impl Slabs {
         cols: usize,
         parts: usize,
     ) -> Split<'_> {
-        let width = group.width();
+        let (slabs, width) = (tokens.div_ceil(TOKENS), group.width());
         assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
         self.group = group;
-        self.resize(tokens, cols);
-        let (q, scales) = (&mut self.q, &mut self.scales);
-        let (sums, wide, totals) = (&mut self.sums, &mut self.wide_sums, &mut self.totals);
+        self.cols = cols;
+        let q = first(&mut self.q, slabs * cols / 4);
+        let scales = first(&mut self.scales, slabs * cols / width);
+        let sums = first(&mut self.sums, slabs * cols / 32);
+        let (mut wide_sums, mut totals) = (None, None);
+        match group {
+            Group::K => {
+                let wide = first(&mut self.wide_sums, slabs * cols / 64);
+                wide_sums = Some(Columns::new(wide, cols / 64, width / 64, parts));
+            }
+            Group::Small => {
+                let all = first(&mut self.totals, slabs * cols / 32);
+                totals = Some(Columns::new(all, cols / 32, 1, parts));
+            }
+        }
         Split {
             width,
             q: Columns::new(q, cols / 4, width / 4, parts),
             scales: Columns::new(scales, cols / width, 1, parts),
             sums: Columns::new(sums, cols / 32, width / 32, parts),
-            wide_sums: match group {
-                Group::K => Some(Columns::new(wide, cols / 64, width / 64, parts)),
-                Group::Small => None,
-            },
-            totals: match group {
-                Group::K => None,
-                Group::Small => Some(Columns::new(totals, cols / 32, 1, parts)),
-            },
+            wide_sums,
+            totals,
         }
     }
 
-    /// Quantises rows `x: [tokens, cols]` by the rule of [`super::quantized`], split over the
-    /// threads.
+    /// Quantises rows `x: [tokens, cols]` by the rule of [`super::quantized`], the columns split over
+    /// the threads: there may be one slab only.
     ///
     /// # Panics
     /// If `cols` is not a multiple of the group's width.
     pub(crate) fn quantize(&mut self, isa: Isa, pool: &mut Pool, x: &[f32], cols: usize) {
-        let (tokens, width) = (x.len() / cols, self.group.width());
-        assert!(cols.is_multiple_of(width), "{cols} columns in whole groups");
-        self.resize(tokens, cols);
-        let (wide, totals) = self.group.extras(cols);
-
-        let threads = pool.threads();
-        let q = Rows::new(&mut self.q, cols / 4, threads);
-        let scales = Rows::new(&mut self.scales, cols / width, threads);
-        let sums = Rows::new(&mut self.sums, cols / 32, threads);
-        let wide_sums = Rows::new(&mut self.wide_sums, wide.max(1), threads);
-        let totals = Rows::new(&mut self.totals, totals.max(1), threads);
+        let split = self.split(self.group, x.len() / cols, cols, pool.threads());
         pool.run(&|thread| {
-            let (range, q) = q.take(thread);
-            let (_, scales) = scales.take(thread);
-            let (_, sums) = sums.take(thread);
-            let (_, wide_sums) = wide_sums.take(thread);
-            let (_, totals) = totals.take(thread);
-            let end = tokens.min(range.end * TOKENS);
-            let kernel = Quantize {
-                cols,
-                width,
-                x: &x[range.start * TOKENS * cols..end * cols],
-                q,
-                scales,
-                sums,
-                wide_sums,
-                totals,
-            };
-            dispatch_x86(isa, kernel);
+            let to = split.take(thread);
+            dispatch_x86(isa, Quantize { cols, x, to });
         });
     }
 
@@ -188,6 +154,17 @@ impl Slabs {
             },
         }
     }
+}
+
+/// The first `count` of `data`, which may be there already: inputs of different widths take turns.
+fn first<T: bytemuck::Zeroable + Copy>(
+    data: &mut Vec<Sixteen<T>>,
+    count: usize,
+) -> &mut [Sixteen<T>] {
+    if data.len() < count {
+        data.resize(count, Sixteen([T::zeroed(); TOKENS]));
+    }
+    &mut data[..count]
 }
 
 /// Sums of 32 from sums of 16.
@@ -235,46 +212,30 @@ impl Part {
     }
 }
 
-/// Rows of whole slabs (the last one's may be missing) and where they go.
-struct Quantize<'a> {
+/// Rows, and where some of their columns go.
+struct Quantize<'a, 'b> {
     cols: usize,
-    width: usize,
     x: &'a [f32],
-    q: &'a mut [Sixteen<Quad>],
-    scales: &'a mut [Sixteen<f32>],
-    sums: &'a mut [Sixteen<[i16; 2]>],
-    wide_sums: &'a mut [Sixteen<[i16; 2]>],
-    totals: &'a mut [Sixteen<f32>],
+    to: SplitPart<'b>,
 }
 
-impl<S: Lanes> Kernel<S> for Quantize<'_> {
+impl<S: Lanes> Kernel<S> for Quantize<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, s: S) {
-        let groups = self.cols / self.width;
-        for (i, rows) in self.x.chunks(TOKENS * self.cols).enumerate() {
-            let q = self.q[i * groups * self.width / 4..].chunks_exact_mut(self.width / 4);
-            let sums = self.sums[i * groups * self.width / 32..].chunks_exact_mut(self.width / 32);
-            let scales = &mut self.scales[i * groups..][..groups];
-            for (group, ((q, sums), scales)) in q.zip(sums).zip(scales).enumerate() {
+        let Self { cols, x, mut to } = self;
+        let width = to.width();
+        for (slab, rows) in x.chunks(TOKENS * cols).enumerate() {
+            for column in to.range().step_by(width) {
                 let mut columns = [[].as_slice(); TOKENS];
-                for (columns, row) in columns.iter_mut().zip(rows.chunks_exact(self.cols)) {
-                    *columns = &row[group * self.width..][..self.width];
+                for (columns, row) in columns.iter_mut().zip(rows.chunks_exact(cols)) {
+                    *columns = &row[column..][..width];
                 }
-                quantize_group(s, &columns, Quantised { q, scales, sums });
+                to.quantize_rows(s, slab, column, &columns);
             }
         }
-        wide_sums(self.wide_sums, self.sums);
-        write_totals(s, self.totals, self.sums);
     }
-}
-
-/// Where a group goes.
-struct Quantised<'a> {
-    q: &'a mut [Sixteen<Quad>],
-    scales: &'a mut Sixteen<f32>,
-    sums: &'a mut [Sixteen<[i16; 2]>],
 }
 
 /// One group of sixteen rows; a missing row is empty, and counts as zeros.
@@ -282,7 +243,9 @@ struct Quantised<'a> {
 fn quantize_group<S: Lanes>(
     s: S,
     rows: &[&[f32]; TOKENS],
-    Quantised { q, scales, sums }: Quantised<'_>,
+    q: &mut [Sixteen<Quad>],
+    scales: &mut Sixteen<f32>,
+    sums: &mut [Sixteen<[i16; 2]>],
 ) {
     let mut largest = [s.zero(); TOKENS];
     for (largest, row) in largest.iter_mut().zip(rows) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{TOKENS, scale_of, wide_sums, write_totals};
+use super::{TOKENS, quantize_group, scale_of, wide_sums, write_totals};
 use crate::pool::{Columns, ColumnsPart};
 use crate::simd::{Lanes, Quad, Sixteen};
 
@@ -69,12 +69,11 @@ impl SplitPart<'_> {
         for x in values {
             amax = s.max_magnitude(amax, s.load(x));
         }
-        let part = |unit| column / unit..(column + self.width) / unit;
-        let inverse = scale_of(s, amax, &mut self.scales.row(slab, part(self.width))[0]);
-        let q = self.q.row(slab, part(4)).as_chunks_mut::<8>().0;
-        let sums = self.sums.row(slab, part(32));
+        let Group { q, scales, sums } = self.group(slab, column);
+        let inverse = scale_of(s, amax, scales);
+        let q = q.as_chunks_mut::<8>().0;
         let values = values.as_chunks::<4>().0.as_chunks::<8>().0;
-        for ((q, sums), values) in q.iter_mut().zip(&mut *sums).zip(values) {
+        for ((q, sums), values) in q.iter_mut().zip(sums).zip(values) {
             for (q, values) in q.iter_mut().zip(values) {
                 let mut scaled = [s.zero(); 4];
                 for k in 0..4 {
@@ -85,6 +84,39 @@ impl SplitPart<'_> {
             let (halves, _) = q.as_chunks::<4>();
             sums.0 = s.sums(&halves[0], &halves[1]);
         }
+        self.add_up(s, slab, column);
+    }
+
+    /// Quantises the group of slab `slab` that begins at column `column`, of up to sixteen rows:
+    /// `[tokens][columns]`.
+    #[inline(always)]
+    pub(super) fn quantize_rows<S: Lanes>(
+        &mut self,
+        s: S,
+        slab: usize,
+        column: usize,
+        rows: &[&[f32]; TOKENS],
+    ) {
+        let Group { q, scales, sums } = self.group(slab, column);
+        quantize_group(s, rows, q, scales, sums);
+        self.add_up(s, slab, column);
+    }
+
+    #[inline(always)]
+    fn group(&mut self, slab: usize, column: usize) -> Group<'_> {
+        let part = self.part(column);
+        Group {
+            q: self.q.row(slab, part(4)),
+            scales: &mut self.scales.row(slab, part(self.width))[0],
+            sums: self.sums.row(slab, part(32)),
+        }
+    }
+
+    /// What is made of a group's sums.
+    #[inline(always)]
+    fn add_up<S: Lanes>(&mut self, s: S, slab: usize, column: usize) {
+        let part = self.part(column);
+        let sums = self.sums.row(slab, part(32));
         if let Some(wide) = &mut self.wide_sums {
             wide_sums(wide.row(slab, part(64)), sums);
         }
@@ -92,4 +124,18 @@ impl SplitPart<'_> {
             write_totals(s, totals.row(slab, part(32)), sums);
         }
     }
+
+    /// Where the group from `column` on stands in data with one element for each so many columns.
+    #[inline(always)]
+    fn part(&self, column: usize) -> impl Fn(usize) -> Range<usize> + use<> {
+        let end = column + self.width;
+        move |unit| column / unit..end / unit
+    }
+}
+
+/// Where a group goes.
+struct Group<'a> {
+    q: &'a mut [Sixteen<Quad>],
+    scales: &'a mut Sixteen<f32>,
+    sums: &'a mut [Sixteen<[i16; 2]>],
 }
