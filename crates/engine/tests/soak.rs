@@ -30,7 +30,8 @@ use redline_testkit::{Random, SMOLLM2, cached, kilobytes};
 const LONG: Duration = Duration::from_secs(600);
 /// Requests under way at a time.
 const CROWD: usize = 12;
-/// Requests before the first look: every page was touched then, and every buffer grown.
+/// Requests before the first look: every page of the cache was touched then. Activations are there from
+/// the start.
 const WARM_UP: u64 = 500;
 /// Pages of the cache: about what the crowd wants, so that what is kept of others must go.
 const PAGES: usize = 16;

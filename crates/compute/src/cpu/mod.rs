@@ -86,7 +86,7 @@ impl Cpu {
         );
         assert!(threads <= MAX_PARTS, "at most {} threads", MAX_PARTS);
         let room = threads * FLOAT_ROOM;
-        let mut float = Memory::with_capacity(room);
+        let mut float = Memory::resident(room);
         float.set_len(room);
         Self {
             isa,
@@ -161,7 +161,7 @@ impl Backend for Cpu {
         Buffer {
             width,
             max_tokens,
-            data: Memory::with_capacity(max_tokens * width),
+            data: Memory::resident(max_tokens * width),
         }
     }
 

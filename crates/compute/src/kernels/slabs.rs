@@ -157,12 +157,9 @@ impl Slabs {
 }
 
 /// The first `count` of `data`, which may be there already: inputs of different widths take turns.
-fn first<T: bytemuck::Zeroable + Copy>(
-    data: &mut Vec<Sixteen<T>>,
-    count: usize,
-) -> &mut [Sixteen<T>] {
+fn first<T: Clone + Default>(data: &mut Vec<T>, count: usize) -> &mut [T] {
     if data.len() < count {
-        data.resize(count, Sixteen([T::zeroed(); TOKENS]));
+        data.resize(count, T::default());
     }
     &mut data[..count]
 }

@@ -10,7 +10,7 @@ mod avx512;
 use super::IntSimd;
 
 /// Four bytes for each of sixteen tokens: a cache line.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Sixteen<T>(pub(crate) [T; 16]);
 
