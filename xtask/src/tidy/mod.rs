@@ -198,6 +198,7 @@ fn of_tree(tree: &Tree) -> Findings {
         documents::provenance,
         names::architectures,
         text::leftovers,
+        text::outputs,
         text::places,
     ] {
         rule(tree, &mut findings);

@@ -1,4 +1,5 @@
-//! What no file may say: unfinished business, and places that exist on one machine only.
+//! What no file may say: unfinished business, and places that exist on one machine only. And files that
+//! programs left behind.
 
 use super::{File, Findings, Tree};
 
@@ -6,6 +7,9 @@ use super::{File, Findings, Tree};
 const OWN: &str = "xtask/src/tidy/text.rs";
 
 const LEFTOVERS: [&str; 5] = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!("];
+
+/// How names of files end that programs write where they are run.
+const OUTPUTS: [&str; 4] = [".log", ".orig", ".profraw", ".rej"];
 
 /// Folders that are somebody's machine, not the project's.
 const PLACES: [&str; 2] = ["/root/", "/tmp/"];
@@ -23,6 +27,14 @@ const HOSTS: [&str; 10] = [
     "semver.org",
     "www.apache.org",
 ];
+
+pub(super) fn outputs(tree: &Tree, findings: &mut Findings) {
+    for file in &tree.files {
+        if OUTPUTS.iter().any(|end| file.path.ends_with(end)) {
+            findings.push(file.finding(1, "outputs", "a program left it behind"));
+        }
+    }
+}
 
 pub(super) fn leftovers(tree: &Tree, findings: &mut Findings) {
     for file in prose_and_code(tree) {
@@ -104,6 +116,15 @@ fn hosts(text: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::super::tests::check;
     use super::*;
+
+    #[test]
+    fn what_a_program_left_behind_is_found() {
+        let files = ["llama.log", "src/a.rs.orig", "src/log", "src/log.rs"];
+        assert_eq!(
+            check(outputs, &files.map(|path| (path, ""))),
+            ["llama.log:1", "src/a.rs.orig:1"]
+        );
+    }
 
     #[test]
     fn unfinished_business_is_found() {
